@@ -1,1 +1,66 @@
-//! Placeholder until the first commit of this crate.
+//! Fused CPU kernels with their backward passes, as candle custom ops; int8 matrix products; the random generator.
+//!
+//! Every operation takes and returns candle tensors. On the CPU in f32 it is one fused op with a backward pass of its own;
+//! on any other device or type it is a composition of differentiable candle ops with the same mathematics, written beside
+//! it as `reference`, which is also what the tests compare with.
+//!
+//! Invariants:
+//! - **Same bits for any number of threads.** Work is split by shape, never by thread count, and partial sums are added in
+//!   the order of the data.
+//! - **Same bits for any vector width**, matrix products of f32 aside (see [`numerics_isa`]): the elementary functions are
+//!   our own polynomials and no multiplication is fused with an addition.
+//! - Integer products are exact, so that they are equal on every instruction set.
+//!
+//! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics, strided outputs
+//! that tasks share, and the allocator's thresholds.
+
+mod activation;
+mod adamw;
+mod attention;
+mod conv2d;
+mod cross_entropy;
+mod distillation;
+mod dropout;
+mod elementary;
+mod embedding;
+mod fake_quantize;
+mod int8;
+mod isa;
+mod lanes;
+mod layer_norm;
+mod linear;
+mod max_pool2d;
+mod memory;
+mod patches;
+mod philox;
+mod product;
+mod random;
+mod reduction;
+mod sgd;
+mod softmax;
+mod storage;
+
+#[cfg(test)]
+mod testing;
+
+pub use activation::{gelu, relu, tanh};
+pub use adamw::{AdamWStep, adamw_step};
+pub use attention::attention;
+pub use conv2d::conv2d;
+pub use cross_entropy::cross_entropy;
+pub use distillation::distillation_loss;
+pub use dropout::{Dropout, dropout};
+pub use embedding::embedding;
+pub use fake_quantize::{
+    ActivationQuantizer, fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
+};
+pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
+pub use isa::{Isa, numerics_isa, with_isa};
+pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use max_pool2d::max_pool2d;
+pub use memory::keep_freed_memory;
+pub use random::{RandomKey, RandomStream, fill_uniform_at};
+pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
+pub use sgd::{SgdStep, sgd_step};
+pub use softmax::softmax_last_dim;

@@ -1,0 +1,180 @@
+//! Prints the least time of each hot op, forward and backward, in milliseconds: `cargo run --release --example op_times
+//! -p orchestrate-kernels`. An argument keeps the rows whose name contains it.
+//!
+//! Backward includes what candle adds: a buffer of zeros and an addition for each gradient. It compares with nothing.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use orchestrate_kernels::{
+    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, RandomKey, RandomStream, adamw_step, attention,
+    conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu, int8_gemm, keep_freed_memory,
+    layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
+};
+use std::io::Write;
+use std::time::Instant;
+
+const RUNS: usize = 15;
+
+fn normal(dims: &[usize]) -> Result<Tensor> {
+    let mut stream = RandomStream::new(RandomKey {
+        seed: 1,
+        purpose: 0,
+        step: 0,
+    });
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| stream.normal()).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu)
+}
+
+fn variable(dims: &[usize]) -> Result<Var> {
+    Var::from_tensor(&normal(dims)?)
+}
+
+/// The least milliseconds of [`RUNS`] runs.
+fn least(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        run()?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(best)
+}
+
+struct Report {
+    filter: String,
+}
+
+impl Report {
+    fn line(&self, name: &str, cells: &str) -> Result<()> {
+        writeln!(std::io::stdout(), "{name:<44} {cells}").map_err(Into::into)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        name.contains(&self.filter)
+    }
+
+    /// Times `op`, and the backward pass from a gradient of ones.
+    fn op(&self, name: &str, op: impl Fn() -> Result<Tensor>) -> Result<()> {
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let forward = least(|| op().map(drop))?;
+        let y = op()?;
+        let backward = least(|| y.backward().map(drop))?;
+        self.line(name, &format!("{forward:8.3} / {backward:8.3}"))
+    }
+
+    fn once(&self, name: &str, run: impl FnMut() -> Result<()>) -> Result<()> {
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let time = least(run)?;
+        self.line(name, &format!("{time:8.3}"))
+    }
+}
+
+fn float_ops(report: &Report) -> Result<()> {
+    let (big, rows) = (variable(&[2048, 2048])?, variable(&[2048, 512])?);
+    report.op("gelu 2048x2048", || gelu(&big))?;
+    let scores = variable(&[32, 8, 64, 64])?;
+    report.op("softmax 32x8x64x64", || softmax_last_dim(&scores))?;
+    let (gain, shift) = (variable(&[512])?, variable(&[512])?);
+    report.op("layer_norm 2048x512", || layer_norm(&rows, &gain, &shift, 1e-12))?;
+    let (weight, bias) = (variable(&[2048, 512])?, variable(&[2048])?);
+    report.op("linear 2048x512 to 2048, bias", || linear(&rows, &weight, Some(&bias)))?;
+    report.op("linear 2048x512 to 2048, no bias", || linear(&rows, &weight, None))?;
+    let table = variable(&[30522, 512])?;
+    let ids = Tensor::from_iter((0..2048u32).map(|i| i * 7919 % 30522), &Device::Cpu)?;
+    report.op("embedding 30522x512, 2048 ids", || embedding(&table, &ids))?;
+    let qkv = [
+        variable(&[32, 64, 512])?,
+        variable(&[32, 64, 512])?,
+        variable(&[32, 64, 512])?,
+    ];
+    let site = Dropout {
+        rate: 0.1,
+        key: RandomKey {
+            seed: 1,
+            purpose: 1,
+            step: 1,
+        },
+    };
+    report.op("attention b32 s64 h8x64", || {
+        attention(&qkv[0], &qkv[1], &qkv[2], None, 8, None)
+    })?;
+    report.op("attention b32 s64 h8x64, dropout", || {
+        attention(&qkv[0], &qkv[1], &qkv[2], None, 8, Some(site))
+    })?;
+    report.op("dropout 2048x512", || dropout(&rows, site))?;
+    let scales = symmetric_scales(&weight, 8)?;
+    report.op("fake_quantize_per_channel 2048x512", || {
+        fake_quantize_per_channel(&weight, &scales, 8)
+    })?;
+    let labels = Tensor::from_iter((0..2048u32).map(|i| i % 512), &Device::Cpu)?;
+    report.op("cross_entropy 2048x512", || cross_entropy(&rows, &labels, 0.0))?;
+    let (images, kernel) = (variable(&[64, 16, 32, 32])?, variable(&[16, 16, 3, 3])?);
+    report.op("conv2d 16 to 16 3x3, 64x16x32x32", || {
+        conv2d(&images, &kernel, None, 1, 1)
+    })?;
+    report.op("max_pool2d 2, 64x16x32x32", || max_pool2d(&images, 2, 2))
+}
+
+fn updates(report: &Report) -> Result<()> {
+    let (p, g) = (variable(&[30522, 512])?, normal(&[30522, 512])?);
+    let (m, v) = (p.zeros_like()?, p.zeros_like()?);
+    let cfg = AdamWStep {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        step: 10,
+    };
+    report.once("adamw_step 30522x512", || adamw_step(&p, &g, &m, &v, None, &cfg))?;
+    report.once("squared_norm 30522x512", || squared_norm(&g).map(drop))
+}
+
+fn integer_ops(report: &Report) -> Result<()> {
+    for (m, n, k) in [
+        (1, 512, 512),
+        (64, 512, 512),
+        (64, 2048, 512),
+        (64, 512, 2048),
+        (2048, 2048, 512),
+    ] {
+        let weights: Vec<i8> = (0..n * k).map(|i| (i * 37 % 255) as u8 as i8).collect();
+        let packed = PackedInt8::pack(&weights, n, k);
+        let (bytes, mut out) = (vec![77u8; m * k], vec![0; m * n]);
+        let name = format!("int8_gemm {m}x{k} to {n}");
+        if report.wants(&name) {
+            let time = least(|| {
+                int8_gemm(&bytes, m, &packed, &mut out);
+                Ok(())
+            })?;
+            let rate = 2.0 * (m * n * k) as f64 / time / 1e6;
+            report.line(&name, &format!("{time:8.4}   {rate:8.0} GOP/s"))?;
+        }
+        let input = ActivationQuantizer {
+            scale: 0.03,
+            zero_point: 128,
+        };
+        let layer = Int8Linear::new(packed, vec![0.01; n], None, input);
+        let x = normal(&[m, k])?;
+        report.once(&format!("Int8Linear {m}x{k} to {n}"), || layer.forward(&x).map(drop))?;
+        let weight = Tensor::zeros((n, k), DType::F32, &Device::Cpu)?;
+        report.once(&format!("linear f32 {m}x{k} to {n}"), || {
+            linear(&x, &weight, None).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    keep_freed_memory();
+    let report = Report {
+        filter: std::env::args().nth(1).unwrap_or_default(),
+    };
+    report.line("op", "least ms, forward / backward")?;
+    float_ops(&report)?;
+    updates(&report)?;
+    integer_ops(&report)
+}

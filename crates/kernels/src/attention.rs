@@ -1,0 +1,404 @@
+//! Scaled dot-product attention of several heads as one op (Vaswani et al. 2017, section 3.2).
+//!
+//! Heads stay where the projections put them, side by side in the last dimension. Each (sequence, head) pair is a task
+//! that keeps its scores in a buffer of its own; the probabilities are computed again in the backward pass instead of
+//! kept. Keys after the last attended one of a sequence are not computed at all.
+
+use crate::dropout::Dropout;
+use crate::product::{Matrix, Threads, multiply_into, multiply_shared};
+use crate::softmax::{self, masked_softmax_rows, softmax_backward_rows};
+use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// softmax(q kᵀ / √d) v in each head of d = width / heads elements. `q`, `k`, `v: [batch, length, width]`, to the same shape.
+///
+/// `key_mask: [batch, length]`, 0 for keys that nothing attends to; a query without any key gives zeros. `dropout` acts on
+/// the probabilities, element (batch, head, query, key) in row-major order.
+///
+/// # Errors
+/// If the shapes do not fit, `heads` does not divide the width, or the dropout rate is not in [0, 1).
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    key_mask: Option<&Tensor>,
+    heads: usize,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let (batch, length, width) = q.dims3()?;
+    if k.dims() != q.dims() || v.dims() != q.dims() || heads == 0 || width % heads != 0 {
+        bail!(
+            "attention of {heads} heads over {:?}, {:?} and {:?}",
+            q.dims(),
+            k.dims(),
+            v.dims()
+        )
+    }
+    if let Some(mask) = key_mask
+        && mask.dims() != [batch, length]
+    {
+        bail!("attention over {:?} with a mask of {:?}", q.dims(), mask.dims())
+    }
+    if let Some(dropout) = dropout {
+        dropout.check()?;
+    }
+    if !is_fused(q) {
+        return reference(q, k, v, key_mask, heads, dropout);
+    }
+    let keys = Keys::new(key_mask, batch, length)?;
+    let op = Attention {
+        batch,
+        length,
+        heads,
+        depth: width / heads,
+        keys,
+        dropout,
+    };
+    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+fn reference(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    key_mask: Option<&Tensor>,
+    heads: usize,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let (batch, length, width) = q.dims3()?;
+    let depth = width / heads;
+    let split = |x: &Tensor| x.reshape((batch, length, heads, depth))?.transpose(1, 2)?.contiguous();
+    let mut scores = (split(q)?.matmul(&split(k)?.t()?)? / (depth as f64).sqrt())?;
+    let mask = match key_mask {
+        Some(mask) => Some(
+            mask.to_dtype(q.dtype())?
+                .ne(0.0)?
+                .to_dtype(q.dtype())?
+                .reshape((batch, 1, 1, length))?,
+        ),
+        None => None,
+    };
+    if let Some(mask) = &mask {
+        scores = scores.broadcast_add(&((mask - 1.0)? * 1e30)?)?;
+    }
+    let mut probabilities = softmax::reference(&scores)?;
+    if let Some(mask) = &mask {
+        probabilities = probabilities.broadcast_mul(mask)?;
+    }
+    if let Some(dropout) = dropout {
+        let factors = dropout.factors(&probabilities)?;
+        probabilities = (probabilities * factors)?;
+    }
+    probabilities
+        .matmul(&split(v)?)?
+        .transpose(1, 2)?
+        .reshape((batch, length, width))
+}
+
+/// Which keys of each sequence are attended to.
+struct Keys {
+    /// One more than the last attended key, for each sequence.
+    used: Vec<usize>,
+    /// Added to the scores: 0 or −∞. `[batch, length]`.
+    bias: Vec<f32>,
+}
+
+impl Keys {
+    fn new(mask: Option<&Tensor>, batch: usize, length: usize) -> Result<Self> {
+        let Some(mask) = mask else {
+            return Ok(Self {
+                used: vec![length; batch],
+                bias: vec![0.0; batch * length],
+            });
+        };
+        let mask = mask.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let used = mask
+            .iter()
+            .map(|row| row.iter().rposition(|m| *m != 0.0).map_or(0, |last| last + 1))
+            .collect();
+        let bias = mask
+            .iter()
+            .flatten()
+            .map(|m| if *m != 0.0 { 0.0 } else { f32::NEG_INFINITY })
+            .collect();
+        Ok(Self { used, bias })
+    }
+}
+
+struct Attention {
+    batch: usize,
+    length: usize,
+    heads: usize,
+    depth: usize,
+    keys: Keys,
+    dropout: Option<Dropout>,
+}
+
+/// One head of one sequence: where it lies, and how many keys it looks at.
+#[derive(Clone, Copy)]
+struct Head {
+    index: usize,
+    sequence: usize,
+    offset: usize,
+    used: usize,
+}
+
+impl Attention {
+    fn width(&self) -> usize {
+        self.heads * self.depth
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.depth as f32).sqrt()
+    }
+
+    fn heads(&self) -> impl IndexedParallelIterator<Item = Head> {
+        (0..self.batch * self.heads).into_par_iter().map(|index| {
+            let (sequence, head) = (index / self.heads, index % self.heads);
+            let offset = sequence * self.length * self.width() + head * self.depth;
+            Head {
+                index,
+                sequence,
+                offset,
+                used: self.keys.used[sequence],
+            }
+        })
+    }
+
+    /// The first `rows` positions of a head within a `[batch, length, width]` buffer.
+    fn part<'a>(&self, values: &'a [f32], head: Head, rows: usize) -> Matrix<'a> {
+        Matrix::strided(&values[head.offset.min(values.len())..], rows, self.depth, self.width())
+    }
+
+    /// softmax(q kᵀ / √d) as `[length, used]`.
+    fn probabilities(&self, head: Head, q: &[f32], k: &[f32], out: &mut [f32]) {
+        let q = self.part(q, head, self.length);
+        let k = self.part(k, head, head.used);
+        multiply_into(out, q, k.transposed(), self.scale(), false, Threads::One);
+        let bias = &self.keys.bias[head.sequence * self.length..][..head.used];
+        masked_softmax_rows(out, head.used, bias);
+    }
+
+    /// Multiplies `[length, used]` by the dropout factors of this head.
+    fn drop(&self, head: Head, values: &mut [f32]) {
+        if let Some(dropout) = self.dropout {
+            let first = head.index * self.length;
+            for (i, row) in values.chunks_exact_mut(head.used).enumerate() {
+                dropout.apply((first + i) * self.length, row);
+            }
+        }
+    }
+
+    fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; q.len()];
+        let shared = Shared::new(&mut out);
+        let square = self.length * self.length;
+        self.heads().filter(|head| head.used > 0).for_each_init(
+            || vec![0.0; square],
+            |scores, head| {
+                let scores = &mut scores[..self.length * head.used];
+                self.probabilities(head, q, k, scores);
+                self.drop(head, scores);
+                let probabilities = Matrix::new(scores, self.length, head.used);
+                let v = self.part(v, head, head.used);
+                // SAFETY: a task writes the columns of its own head in its own sequence, which no other task has.
+                unsafe { multiply_shared(&shared, head.offset, self.width(), probabilities, v, 1.0) };
+            },
+        );
+        out
+    }
+
+    /// The gradients of q, k and v.
+    fn backward(&self, g: &[f32], q: &[f32], k: &[f32], v: &[f32]) -> [Vec<f32>; 3] {
+        let mut gradients = [(); 3].map(|()| vec![0.0; q.len()]);
+        let shared = gradients.each_mut().map(|gradient| Shared::new(gradient));
+        let square = self.length * self.length;
+        self.heads().filter(|head| head.used > 0).for_each_init(
+            || [(); 3].map(|()| vec![0.0; square]),
+            |buffers, head| {
+                let buffers = buffers.each_mut().map(|buffer| &mut buffer[..self.length * head.used]);
+                self.backward_head(head, [g, q, k, v], buffers, &shared);
+            },
+        );
+        gradients
+    }
+
+    fn backward_head(
+        &self,
+        head: Head,
+        [g, q, k, v]: [&[f32]; 4],
+        [probabilities, dropped, scores]: [&mut [f32]; 3],
+        [dq, dk, dv]: &[Shared<'_, f32>; 3],
+    ) {
+        let (length, used, row_stride) = (self.length, head.used, self.width());
+        let g = self.part(g, head, length);
+        self.probabilities(head, q, k, probabilities);
+        multiply_into(
+            scores,
+            g,
+            self.part(v, head, used).transposed(),
+            1.0,
+            false,
+            Threads::One,
+        );
+        let dropped = if self.dropout.is_some() {
+            dropped.copy_from_slice(probabilities);
+            self.drop(head, dropped);
+            self.drop(head, scores);
+            dropped
+        } else {
+            &mut *probabilities
+        };
+        let dropped = Matrix::new(dropped, length, used);
+        // SAFETY: a task writes the columns of its own head in its own sequence, which no other task has.
+        unsafe { multiply_shared(dv, head.offset, row_stride, dropped.transposed(), g, 1.0) };
+        softmax_backward_rows(scores, probabilities, used, self.scale());
+        let scores = Matrix::new(scores, length, used);
+        // SAFETY: as above.
+        unsafe { multiply_shared(dq, head.offset, row_stride, scores, self.part(k, head, used), 1.0) };
+        let q = self.part(q, head, length);
+        // SAFETY: as above.
+        unsafe { multiply_shared(dk, head.offset, row_stride, scores.transposed(), q, 1.0) };
+    }
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let out = self.forward(
+            cpu_slice(q, q_layout)?,
+            cpu_slice(k, k_layout)?,
+            cpu_slice(v, v_layout)?,
+        );
+        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let (g_storage, g_layout) = gradient.storage_and_layout();
+        let (q_storage, q_layout) = q.storage_and_layout();
+        let (k_storage, k_layout) = k.storage_and_layout();
+        let (v_storage, v_layout) = v.storage_and_layout();
+        let [dq, dk, dv] = self.backward(
+            slice(&g_storage, g_layout)?,
+            slice(&q_storage, q_layout)?,
+            slice(&k_storage, k_layout)?,
+            slice(&v_storage, v_layout)?,
+        );
+        let shape = q.shape();
+        Ok((
+            Some(tensor(dq, shape)?),
+            Some(tensor(dk, shape)?),
+            Some(tensor(dv, shape)?),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::RandomKey;
+    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use candle_core::Device;
+
+    const DROPOUT: Dropout = Dropout {
+        rate: 0.25,
+        key: RandomKey {
+            seed: 5,
+            purpose: 6,
+            step: 7,
+        },
+    };
+
+    fn inputs(batch: usize, length: usize, width: usize) -> [Tensor; 3] {
+        [1, 2, 3].map(|seed| sample(&[batch, length, width], seed))
+    }
+
+    fn check_gradients(qkv: &[Tensor; 3], mask: Option<&Tensor>, heads: usize, d: Option<Dropout>) -> Result<()> {
+        check(
+            &qkv.each_ref(),
+            |t| attention(t[0], t[1], t[2], mask, heads, d),
+            |t| reference(t[0], t[1], t[2], mask, heads, d),
+            Differences::Central,
+            5e-6,
+        )
+    }
+
+    #[test]
+    fn gradients() -> Result<()> {
+        for (length, depth, heads) in [(1, 1, 1), (3, 7, 2), (7, 3, 3), (17, 1, 2), (5, 17, 1), (63, 2, 1)] {
+            let qkv = inputs(2, length, heads * depth);
+            check_gradients(&qkv, None, heads, None)?;
+            check_gradients(&qkv, None, heads, Some(DROPOUT))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_under_masks() -> Result<()> {
+        let qkv = inputs(4, 5, 6);
+        // A prefix, holes, everything, nothing.
+        let mask = [[1u8, 1, 1, 0, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]];
+        let mask = Tensor::new(&mask, &Device::Cpu)?;
+        check_gradients(&qkv, Some(&mask), 2, None)?;
+        check_gradients(&qkv, Some(&mask.to_dtype(DType::F32)?), 2, Some(DROPOUT))
+    }
+
+    #[test]
+    fn a_sequence_without_keys_gives_zeros() -> Result<()> {
+        let [q, k, v] = inputs(1, 4, 6);
+        let mask = Tensor::zeros((1, 4), DType::F32, &Device::Cpu)?;
+        let out = attention(&q, &k, &v, Some(&mask), 3, None)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        assert_eq!(out, [0.0; 24]);
+        Ok(())
+    }
+
+    #[test]
+    fn padding_does_not_reach_the_result() -> Result<()> {
+        let [q, k, v] = inputs(1, 4, 6);
+        let mask = Tensor::new(&[[1f32, 1., 0., 0.]], &Device::Cpu)?;
+        let long = attention(&q, &k, &v, Some(&mask), 2, None)?.narrow(1, 0, 2)?;
+        let [q, k, v] = [q, k, v].map(|x| x.narrow(1, 0, 2));
+        let short = attention(&q?, &k?, &v?, None, 2, None)?;
+        assert_eq!(long.to_vec3::<f32>()?, short.to_vec3::<f32>()?);
+        Ok(())
+    }
+
+    #[test]
+    fn same_bits_for_all_threads_and_widths() -> Result<()> {
+        let qkv = inputs(3, 65, 34);
+        same_bits_everywhere(&qkv.each_ref(), |t| attention(t[0], t[1], t[2], None, 2, Some(DROPOUT)))
+    }
+
+    #[test]
+    fn empty_batch_and_wrong_shapes() -> Result<()> {
+        let [q, k, v] = inputs(0, 4, 6);
+        assert_eq!(attention(&q, &k, &v, None, 2, None)?.dims(), [0, 4, 6]);
+        let [q, k, v] = inputs(2, 4, 6);
+        assert!(attention(&q, &k, &v, None, 4, None).is_err());
+        assert!(attention(&q, &k, &sample(&[2, 4, 5], 1), None, 2, None).is_err());
+        assert!(attention(&q, &k, &v, Some(&sample(&[2, 3], 1)), 2, None).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,346 @@
+//! Two-dimensional convolution: patches as columns, then a matrix product, image by image.
+//!
+//! The weight's gradient is summed over the images of a group, then over the groups in their order; groups depend on the
+//! batch size alone.
+
+use crate::patches::Geometry;
+use crate::product::{Matrix, Threads, multiply_into};
+use crate::storage::{build_chunks, cpu_slice, filled, is_fused, slice, tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// Most groups that a batch is cut into for the weight's gradient.
+const GROUPS: usize = 16;
+
+/// Cross-correlation of `x: [batch, in, height, width]` with `w: [out, in, k, k]`, plus `bias: [out]`, over an image with
+/// `padding` zeros on every side, to `[batch, out, height', width']` with height' = (height + 2 padding − k) / stride + 1.
+///
+/// The gradient of `x` is computed only if `x` depends on a variable.
+///
+/// # Errors
+/// If the shapes do not fit, or the kernel is larger than the padded image.
+pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let (outputs, inputs, kernel, kernel_width) = w.dims4()?;
+    if inputs != channels || kernel != kernel_width || bias.is_some_and(|b| b.dims() != [outputs]) {
+        bail!(
+            "conv2d of {:?} with weight {:?} and bias {:?}",
+            x.dims(),
+            w.dims(),
+            bias.map(Tensor::dims)
+        )
+    }
+    let geometry = Geometry::new(channels, [height, width], kernel, stride, padding)?;
+    if !is_fused(x) {
+        return reference(x, w, bias, stride, padding);
+    }
+    let (x, w, op) = (
+        x.contiguous()?,
+        w.contiguous()?,
+        Conv2d {
+            batch,
+            outputs,
+            geometry,
+        },
+    );
+    match bias {
+        Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op),
+        None => x.apply_op2(&w, op),
+    }
+}
+
+fn reference(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+    let y = x.conv2d(w, padding, stride, 1, 1)?;
+    match bias {
+        Some(bias) => y.broadcast_add(&bias.reshape((1, bias.elem_count(), 1, 1))?),
+        None => Ok(y),
+    }
+}
+
+struct Conv2d {
+    batch: usize,
+    outputs: usize,
+    geometry: Geometry,
+}
+
+/// Gradients of one op, each flat.
+struct Gradients {
+    input: Option<Vec<f32>>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// What a group of images adds to the gradients of weight and bias, and its room for patches.
+struct Group {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    columns: Vec<f32>,
+    column_gradients: Vec<f32>,
+}
+
+impl Conv2d {
+    fn shape(&self) -> Shape {
+        Shape::from((
+            self.batch,
+            self.outputs,
+            self.geometry.output[0],
+            self.geometry.output[1],
+        ))
+    }
+
+    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        let (patch, patches) = (self.geometry.patch(), self.geometry.patches());
+        let len = self.outputs * patches;
+        let w = Matrix::new(w, self.outputs, patch);
+        build_chunks(self.batch * len, len.max(1), |offset, piece| {
+            let out = filled(piece, 0.0);
+            if let Some(bias) = bias {
+                for (row, &b) in out.chunks_exact_mut(patches).zip(bias) {
+                    row.fill(b);
+                }
+            }
+            let image = &x[offset / len * self.geometry.image()..][..self.geometry.image()];
+            let mut columns = vec![0.0; patch * patches];
+            self.geometry.write_columns(image, 0.0, &mut columns);
+            multiply_into(
+                out,
+                w,
+                Matrix::new(&columns, patch, patches),
+                1.0,
+                bias.is_some(),
+                Threads::One,
+            );
+            out
+        })
+    }
+
+    fn backward(&self, g: &[f32], x: &[f32], w: &[f32], needs_input: bool) -> Gradients {
+        let (patch, patches, image) = (self.geometry.patch(), self.geometry.patches(), self.geometry.image());
+        let group = self.batch.div_ceil(GROUPS).max(1);
+        let mut input = vec![0.0; if needs_input { x.len() } else { 0 }];
+        let mut input_groups: Vec<&mut [f32]> = input.chunks_mut(group * image).collect();
+        input_groups.resize_with(self.batch.div_ceil(group), Default::default);
+        let groups: Vec<Group> = input_groups
+            .into_par_iter()
+            .zip(g.par_chunks(group * self.outputs * patches))
+            .zip(x.par_chunks(group * image))
+            .map(|((input, g), x)| {
+                let mut sums = Group {
+                    weight: vec![0.0; self.outputs * patch],
+                    bias: vec![0.0; self.outputs],
+                    columns: vec![0.0; patch * patches],
+                    column_gradients: vec![0.0; if needs_input { patch * patches } else { 0 }],
+                };
+                for (i, (g, x)) in g
+                    .chunks_exact(self.outputs * patches)
+                    .zip(x.chunks_exact(image))
+                    .enumerate()
+                {
+                    let input = needs_input.then(|| &mut input[i * image..(i + 1) * image]);
+                    self.backward_image(g, x, w, input, &mut sums);
+                }
+                sums
+            })
+            .collect();
+        let mut total = (vec![0.0; self.outputs * patch], vec![0.0; self.outputs]);
+        for sums in groups {
+            total.0.iter_mut().zip(sums.weight).for_each(|(t, s)| *t += s);
+            total.1.iter_mut().zip(sums.bias).for_each(|(t, s)| *t += s);
+        }
+        Gradients {
+            input: needs_input.then_some(input),
+            weight: total.0,
+            bias: total.1,
+        }
+    }
+
+    fn backward_image(&self, g: &[f32], x: &[f32], w: &[f32], input: Option<&mut [f32]>, sums: &mut Group) {
+        let (patch, patches) = (self.geometry.patch(), self.geometry.patches());
+        self.geometry.write_columns(x, 0.0, &mut sums.columns);
+        let columns = Matrix::new(&sums.columns, patch, patches);
+        let gradient = Matrix::new(g, self.outputs, patches);
+        multiply_into(
+            &mut sums.weight,
+            gradient,
+            columns.transposed(),
+            1.0,
+            true,
+            Threads::One,
+        );
+        for (sum, row) in sums.bias.iter_mut().zip(g.chunks_exact(patches)) {
+            *sum += crate::reduction::sum(row);
+        }
+        if let Some(input) = input {
+            let w = Matrix::new(w, self.outputs, patch);
+            multiply_into(
+                &mut sums.column_gradients,
+                w.transposed(),
+                gradient,
+                1.0,
+                false,
+                Threads::One,
+            );
+            self.geometry.add_columns(&sums.column_gradients, input);
+        }
+    }
+
+    fn gradients(&self, x: &Tensor, w: &Tensor, gradient: &Tensor) -> Result<Gradients> {
+        let gradient = gradient.contiguous()?;
+        let (g_storage, g_layout) = gradient.storage_and_layout();
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (w_storage, w_layout) = w.storage_and_layout();
+        let (g, x_values) = (slice(&g_storage, g_layout)?, slice(&x_storage, x_layout)?);
+        Ok(self.backward(g, x_values, slice(&w_storage, w_layout)?, x.track_op()))
+    }
+}
+
+impl CustomOp2 for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let out = self.forward(cpu_slice(x, x_layout)?, cpu_slice(w, w_layout)?, None);
+        Ok((CpuStorage::F32(out), self.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradients = self.gradients(x, w, gradient)?;
+        let input = gradients.input.map(|values| tensor(values, x.shape())).transpose()?;
+        Ok((input, Some(tensor(gradients.weight, w.shape())?)))
+    }
+}
+
+impl CustomOp3 for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = Some(cpu_slice(bias, bias_layout)?);
+        let out = self.forward(cpu_slice(x, x_layout)?, cpu_slice(w, w_layout)?, bias);
+        Ok((CpuStorage::F32(out), self.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let gradients = self.gradients(x, w, gradient)?;
+        let input = gradients.input.map(|values| tensor(values, x.shape())).transpose()?;
+        Ok((
+            input,
+            Some(tensor(gradients.weight, w.shape())?),
+            Some(tensor(gradients.bias, bias.shape())?),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+
+    /// The convolution as a sum over the kernel's places, each a plain product: candle's own has an input gradient for
+    /// few shapes only.
+    fn by_places(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let (outputs, _, kernel, _) = w.dims4()?;
+        let [rows, columns] = Geometry::new(channels, [height, width], kernel, stride, padding)?.output;
+        let padded = x
+            .pad_with_zeros(2, padding, padding)?
+            .pad_with_zeros(3, padding, padding)?;
+        let every = |first: usize, count: usize| {
+            let places: Vec<u32> = (0..count).map(|i| (first + i * stride) as u32).collect();
+            Tensor::new(places, x.device())
+        };
+        let mut sum = Tensor::zeros((batch, outputs, rows, columns), x.dtype(), x.device())?;
+        for ky in 0..kernel {
+            for kx in 0..kernel {
+                let picked = padded
+                    .index_select(&every(ky, rows)?, 2)?
+                    .index_select(&every(kx, columns)?, 3)?;
+                let picked = picked.reshape((batch, channels, rows * columns))?;
+                let w = w.narrow(2, ky, 1)?.narrow(3, kx, 1)?.reshape((1, outputs, channels))?;
+                let w = w.broadcast_as((batch, outputs, channels))?.contiguous()?;
+                sum = (sum + w.matmul(&picked)?.reshape((batch, outputs, rows, columns))?)?;
+            }
+        }
+        match bias {
+            Some(bias) => sum.broadcast_add(&bias.reshape((1, outputs, 1, 1))?),
+            None => Ok(sum),
+        }
+    }
+
+    #[test]
+    fn gradients() -> Result<()> {
+        for (batch, channels, side, outputs, kernel, stride, padding) in [
+            (2, 1, 7, 3, 3, 1, 1),
+            (17, 3, 5, 2, 3, 2, 1),
+            (1, 2, 6, 7, 5, 1, 0),
+            (3, 7, 3, 1, 1, 1, 0),
+            (2, 1, 9, 2, 2, 3, 2),
+        ] {
+            let x = sample(&[batch, channels, side, side + 2], 1);
+            let w = sample(&[outputs, channels, kernel, kernel], 2);
+            let bias = sample(&[outputs], 3);
+            check(
+                &[&x, &w, &bias],
+                |t| conv2d(t[0], t[1], Some(t[2]), stride, padding),
+                |t| by_places(t[0], t[1], Some(t[2]), stride, padding),
+                Differences::Central,
+                1e-5,
+            )?;
+            check(
+                &[&x, &w],
+                |t| conv2d(t[0], t[1], None, stride, padding),
+                |t| by_places(t[0], t[1], None, stride, padding),
+                Differences::Skip,
+                1e-5,
+            )?;
+            let ours = conv2d(&x, &w, Some(&bias), stride, padding)?;
+            let worst = (ours - reference(&x, &w, Some(&bias), stride, padding)?)?
+                .abs()?
+                .max_all()?
+                .to_scalar::<f32>()?;
+            assert!(worst < 1e-4, "{worst}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn same_bits_for_all_threads_and_widths() -> Result<()> {
+        let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1))
+    }
+
+    #[test]
+    fn empty_batch_and_wrong_shapes() -> Result<()> {
+        let (w, bias) = (sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
+        assert_eq!(
+            conv2d(&sample(&[0, 3, 9, 9], 1), &w, Some(&bias), 1, 0)?.dims(),
+            [0, 5, 7, 7]
+        );
+        assert!(conv2d(&sample(&[1, 2, 9, 9], 1), &w, None, 1, 0).is_err());
+        assert!(conv2d(&sample(&[1, 3, 2, 9], 1), &w, None, 1, 0).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Rows of a table by their number, and the gradient that is scattered back into it.
+//!
+//! The gradient of a row is the sum over its positions in their order, so that it does not depend on threads.
+
+use crate::layer_norm::add_to;
+use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// `table: [rows, width]`, `ids: u32 [...]`, to `[..., width]`.
+///
+/// # Errors
+/// If an id is not below `rows`.
+pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let (rows, width) = table.dims2()?;
+    let flat = ids.flatten_all()?;
+    let positions = flat.to_vec1::<u32>()?;
+    if let Some(id) = positions.iter().find(|&&id| id as usize >= rows) {
+        bail!("id {id} is outside of an embedding of {rows} rows")
+    }
+    let mut shape = ids.dims().to_vec();
+    shape.push(width);
+    if is_fused(table) {
+        table.contiguous()?.apply_op1(Embedding {
+            ids: positions,
+            shape: shape.into(),
+            rows,
+            width,
+        })
+    } else {
+        table.index_select(&flat, 0)?.reshape(shape)
+    }
+}
+
+struct Embedding {
+    ids: Vec<u32>,
+    shape: Shape,
+    rows: usize,
+    width: usize,
+}
+
+impl CustomOp1 for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn cpu_fwd(&self, table: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let table = cpu_slice(table, layout)?;
+        let width = self.width;
+        let values = build_chunks(
+            self.ids.len() * width,
+            rows_per_task(width) * width.max(1),
+            |offset, piece| {
+                for (target, &id) in piece.chunks_exact_mut(width).zip(&self.ids[offset / width..]) {
+                    target.write_copy_of_slice(&table[id as usize * width..][..width]);
+                }
+                // SAFETY: a piece is a whole number of rows, and there is an id for each.
+                unsafe { piece.assume_init_mut() }
+            },
+        );
+        Ok((CpuStorage::F32(values), self.shape.clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = gradient.contiguous()?;
+        let (g, layout) = gradient.storage_and_layout();
+        let table = scatter(&self.ids, slice(&g, layout)?, self.rows, self.width);
+        tensor(table, (self.rows, self.width)).map(Some)
+    }
+}
+
+/// The sum of the rows of `gradient` at their ids, all other rows zero.
+fn scatter(ids: &[u32], gradient: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    let mut table = vec![0.0; rows * width];
+    let mut order: Vec<(u32, u32)> = ids.iter().zip(0u32..).map(|(&id, position)| (id, position)).collect();
+    order.sort_unstable();
+    // One piece of the table for each id that occurs, cut off from the front in rising order.
+    let mut pieces = Vec::new();
+    let (mut rest, mut passed) = (table.as_mut_slice(), 0);
+    for same in order.chunk_by(|a, b| a.0 == b.0) {
+        let id = same[0].0 as usize;
+        let (row, after) = std::mem::take(&mut rest)[(id - passed) * width..].split_at_mut(width);
+        (rest, passed) = (after, id + 1);
+        pieces.push((row, same));
+    }
+    pieces.into_par_iter().with_min_len(8).for_each(|(row, same)| {
+        for &(_, position) in same {
+            add_to(row, &gradient[position as usize * width..][..width]);
+        }
+    });
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use candle_core::Device;
+
+    #[test]
+    fn gradients() -> Result<()> {
+        for width in [1, 3, 17, 65] {
+            let table = sample(&[9, width], 1);
+            let ids = Tensor::new(&[[3u32, 0, 8], [3, 3, 1]], &Device::Cpu)?;
+            check(
+                &[&table],
+                |t| embedding(t[0], &ids),
+                |t| t[0].index_select(&ids.flatten_all()?, 0)?.reshape((2, 3, width)),
+                Differences::Central,
+                1e-6,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn same_bits_for_all_threads_and_widths() -> Result<()> {
+        let ids: Vec<u32> = (0..500u32).map(|i| i * i % 37).collect();
+        let ids = Tensor::new(ids, &Device::Cpu)?;
+        same_bits_everywhere(&[&sample(&[37, 33], 2)], |t| embedding(t[0], &ids))
+    }
+
+    #[test]
+    fn unknown_ids_and_empty_batches() -> Result<()> {
+        let table = sample(&[4, 3], 1);
+        let error = embedding(&table, &Tensor::new(&[1u32, 4], &Device::Cpu)?)
+            .expect_err("4 is outside")
+            .to_string();
+        assert!(error.contains("id 4") && error.contains("4 rows"), "{error}");
+        let none = Tensor::zeros((0, 7), candle_core::DType::U32, &Device::Cpu)?;
+        assert_eq!(embedding(&table, &none)?.dims(), [0, 7, 3]);
+        Ok(())
+    }
+}

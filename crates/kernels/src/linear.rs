@@ -1,0 +1,251 @@
+//! The fully connected layer as one op: product and bias together, and all three gradients.
+
+use crate::layer_norm::{add_to, sum_rows};
+use crate::product::{Matrix, Threads, multiply, multiply_into};
+use crate::storage::{build_chunks, cpu_slice, is_fused, slice, tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// Rows of a gradient that are summed in one go for the bias.
+const ROWS: usize = 64;
+
+/// x · Wᵀ + b. `x: [..., in]`, `weight: [out, in]`, `bias: [out]`, to `[..., out]`.
+///
+/// The gradients of `x` and `weight` are computed only where they depend on a variable.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let inputs = x.dim(D::Minus1)?;
+    let (outputs, expected) = weight.dims2()?;
+    if inputs != expected || bias.is_some_and(|b| b.dims() != [outputs]) {
+        let bias = bias.map(Tensor::dims);
+        bail!(
+            "linear of {:?} with weight {:?} and bias {bias:?}",
+            x.dims(),
+            weight.dims()
+        )
+    }
+    if !is_fused(x) {
+        return reference(x, weight, bias);
+    }
+    let (x, weight, op) = (x.contiguous()?, weight.contiguous()?, Linear { inputs, outputs });
+    match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
+        None => x.apply_op2(&weight, op),
+    }
+}
+
+fn reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    let rows = x.elem_count().checked_div(inputs).unwrap_or(0);
+    let mut shape = x.dims().to_vec();
+    shape.pop();
+    shape.push(outputs);
+    let y = x.reshape((rows, inputs))?.matmul(&weight.t()?)?.reshape(shape)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}
+
+struct Linear {
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Linear {
+    fn shape(&self, x: &Layout) -> (usize, Shape) {
+        let leading = &x.dims()[..x.dims().len() - 1];
+        let mut dims = leading.to_vec();
+        dims.push(self.outputs);
+        (leading.iter().product(), Shape::from(dims))
+    }
+
+    /// The gradients of `x` and of `weight`, each only if something asks for it.
+    fn operand_gradients(&self, x: &Tensor, weight: &Tensor, g: &[f32]) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (w_storage, w_layout) = weight.storage_and_layout();
+        let rows = self.shape(x_layout).0;
+        let g = Matrix::new(g, rows, self.outputs);
+        let input_gradient = if x.track_op() {
+            let weight = Matrix::new(slice(&w_storage, w_layout)?, self.outputs, self.inputs);
+            Some(tensor(multiply(g, weight, Threads::All), x.shape())?)
+        } else {
+            None
+        };
+        let weight_gradient = if weight.track_op() {
+            let x = Matrix::new(slice(&x_storage, x_layout)?, rows, self.inputs);
+            Some(tensor(
+                multiply(g.transposed(), x, Threads::All),
+                (self.outputs, self.inputs),
+            )?)
+        } else {
+            None
+        };
+        Ok((input_gradient, weight_gradient))
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, shape) = self.shape(x_layout);
+        let x = Matrix::new(cpu_slice(x, x_layout)?, rows, self.inputs);
+        let weight = Matrix::new(cpu_slice(weight, weight_layout)?, self.outputs, self.inputs);
+        Ok((CpuStorage::F32(multiply(x, weight.transposed(), Threads::All)), shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let (g, layout) = gradient.storage_and_layout();
+        self.operand_gradients(x, weight, slice(&g, layout)?)
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, shape) = self.shape(x_layout);
+        let x = Matrix::new(cpu_slice(x, x_layout)?, rows, self.inputs);
+        let weight = Matrix::new(cpu_slice(weight, weight_layout)?, self.outputs, self.inputs);
+        let mut out = repeat_row(cpu_slice(bias, bias_layout)?, rows);
+        multiply_into(&mut out, x, weight.transposed(), 1.0, true, Threads::All);
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let (g, layout) = gradient.storage_and_layout();
+        let g = slice(&g, layout)?;
+        let (input, weight) = self.operand_gradients(x, weight, g)?;
+        Ok((input, weight, Some(tensor(column_sums(g, self.outputs), self.outputs)?)))
+    }
+}
+
+/// `rows` copies of `row`.
+fn repeat_row(row: &[f32], rows: usize) -> Vec<f32> {
+    let chunk = ROWS * row.len().max(1);
+    build_chunks(rows * row.len(), chunk, |_, piece| {
+        for target in piece.chunks_exact_mut(row.len()) {
+            target.write_copy_of_slice(row);
+        }
+        // SAFETY: a piece is a whole number of rows, as both its offset and the buffer's end are, and each was written.
+        unsafe { piece.assume_init_mut() }
+    })
+}
+
+/// The sum over all rows of `width`, per block of rows and then over the blocks in their order.
+pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
+    if values.len() <= ROWS * width {
+        return sum_rows(values, width.max(1))[..width].to_vec();
+    }
+    let mut partial = vec![0.0; values.len().div_ceil(ROWS * width) * width];
+    partial
+        .par_chunks_mut(width)
+        .zip(values.par_chunks(ROWS * width))
+        .for_each(|(sums, rows)| {
+            for row in rows.chunks_exact(width) {
+                add_to(sums, row);
+            }
+        });
+    sum_rows(&partial, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
+
+    #[test]
+    fn gradients() -> Result<()> {
+        for (inputs, outputs) in SIZES.into_iter().zip([3, 1, 17, 65, 2, 7]) {
+            let (x, weight, bias) = (
+                sample(&[2, 3, inputs], 1),
+                sample(&[outputs, inputs], 2),
+                sample(&[outputs], 3),
+            );
+            check(
+                &[&x, &weight, &bias],
+                |t| linear(t[0], t[1], Some(t[2])),
+                |t| reference(t[0], t[1], Some(t[2])),
+                Differences::Central,
+                5e-6,
+            )?;
+            check(
+                &[&x, &weight],
+                |t| linear(t[0], t[1], None),
+                |t| reference(t[0], t[1], None),
+                Differences::Central,
+                5e-6,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn same_bits_for_all_threads_and_widths() -> Result<()> {
+        let (x, weight, bias) = (sample(&[301, 129], 1), sample(&[65, 129], 2), sample(&[65], 3));
+        same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2])))
+    }
+
+    #[test]
+    fn data_gets_no_gradient() -> Result<()> {
+        let x = sample(&[4, 3], 1);
+        let weight = candle_core::Var::from_tensor(&sample(&[2, 3], 2))?;
+        let y = linear(&x, &weight, None)?;
+        let gradients = y.sum_all()?.backward()?;
+        assert!(gradients.get(&x).is_none());
+        assert!(gradients.get(&weight).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn empty_batch_and_wrong_shapes() -> Result<()> {
+        let (weight, bias) = (sample(&[4, 3], 2), sample(&[4], 3));
+        assert_eq!(linear(&sample(&[0, 3], 1), &weight, Some(&bias))?.dims(), [0, 4]);
+        assert!(linear(&sample(&[2, 5], 1), &weight, Some(&bias)).is_err());
+        assert!(linear(&sample(&[2, 3], 1), &weight, Some(&sample(&[3], 1))).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn column_sums_of_many_rows() {
+        let values: Vec<f32> = (0..300 * 3).map(|i| (i % 3) as f32).collect();
+        assert_eq!(column_sums(&values, 3), [0.0, 300.0, 600.0]);
+        assert_eq!(column_sums(&[], 2), [0.0, 0.0]);
+    }
+}

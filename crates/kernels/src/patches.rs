@@ -1,0 +1,214 @@
+//! The geometry of a convolution, and images laid out as columns of patches and back.
+
+use candle_core::{Result, bail};
+
+/// Sizes of a convolution of one image with square kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    /// Channels in.
+    pub(crate) channels: usize,
+    /// Height and width in.
+    pub(crate) input: [usize; 2],
+    /// Height and width of the kernel.
+    pub(crate) kernel: usize,
+    /// Step between patches.
+    pub(crate) stride: usize,
+    /// Rows and columns added on every side.
+    pub(crate) padding: usize,
+    /// Height and width out.
+    pub(crate) output: [usize; 2],
+}
+
+impl Geometry {
+    /// # Errors
+    /// If the stride or the kernel is 0, or the kernel is larger than the padded image.
+    pub(crate) fn new(
+        channels: usize,
+        input: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Result<Self> {
+        let padded = input.map(|side| side + 2 * padding);
+        if stride == 0 || kernel == 0 || padded.iter().any(|&side| side < kernel) {
+            bail!("a kernel of {kernel} with stride {stride} and padding {padding} over an image of {input:?}")
+        }
+        let output = padded.map(|side| (side - kernel) / stride + 1);
+        Ok(Self {
+            channels,
+            input,
+            kernel,
+            stride,
+            padding,
+            output,
+        })
+    }
+
+    /// Elements of an image.
+    pub(crate) fn image(&self) -> usize {
+        self.channels * self.input[0] * self.input[1]
+    }
+
+    /// Elements of a patch.
+    pub(crate) fn patch(&self) -> usize {
+        self.channels * self.kernel * self.kernel
+    }
+
+    /// Patches of an image.
+    pub(crate) fn patches(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// Calls `visit(place in the patch, output row, image row)` for each row of each place, in order; the image row is
+    /// `None` in the padding.
+    fn rows(&self, mut visit: impl FnMut(usize, usize, usize, Option<usize>)) {
+        let kernel = self.kernel;
+        for place in 0..self.patch() {
+            let (channel, row, column) = (place / (kernel * kernel), place / kernel % kernel, place % kernel);
+            for y in 0..self.output[0] {
+                let input_row = (y * self.stride + row)
+                    .checked_sub(self.padding)
+                    .filter(|&r| r < self.input[0]);
+                let start = input_row.map(|r| (channel * self.input[0] + r) * self.input[1]);
+                visit(place, y, column, start);
+            }
+        }
+    }
+
+    /// The output columns whose patches have `column` within the image, and the image column of the first.
+    fn inside(&self, column: usize) -> (std::ops::Range<usize>, usize) {
+        let first = self.padding.saturating_sub(column).div_ceil(self.stride);
+        let end = (self.input[1] + self.padding)
+            .saturating_sub(column)
+            .div_ceil(self.stride)
+            .min(self.output[1]);
+        (
+            first..end.max(first),
+            first * self.stride + column - self.padding.min(first * self.stride + column),
+        )
+    }
+
+    /// Writes the patches of `image` as columns: `[patch, patches]`. Padding is `fill`.
+    pub(crate) fn write_columns(&self, image: &[f32], fill: f32, columns: &mut [f32]) {
+        let width = self.output[1];
+        self.rows(|place, y, column, start| {
+            let target = &mut columns[(place * self.output[0] + y) * width..][..width];
+            let (inside, first) = self.inside(column);
+            let Some(start) = start.filter(|_| !inside.is_empty()) else {
+                target.fill(fill);
+                return;
+            };
+            target[..inside.start].fill(fill);
+            target[inside.end..].fill(fill);
+            let source = &image[start + first..start + self.input[1]];
+            if self.stride == 1 {
+                let len = inside.len();
+                target[inside].copy_from_slice(&source[..len]);
+            } else {
+                for (t, s) in target[inside].iter_mut().zip(source.iter().step_by(self.stride)) {
+                    *t = *s;
+                }
+            }
+        });
+    }
+
+    /// Writes the patches of `image` as rows of `row_stride` bytes: `[patches, patch]`, what lies behind a patch 0.
+    /// Padding is `fill`.
+    pub(crate) fn write_rows(&self, image: &[u8], fill: u8, row_stride: usize, rows: &mut [u8]) {
+        let width = self.output[1];
+        self.rows(|place, y, column, start| {
+            let (inside, first) = self.inside(column);
+            for x in 0..width {
+                rows[(y * width + x) * row_stride + place] = match start {
+                    Some(start) if inside.contains(&x) => image[start + first + (x - inside.start) * self.stride],
+                    Some(_) | None => fill,
+                };
+            }
+        });
+    }
+
+    /// Adds columns back to where [`Geometry::write_columns`] took them from.
+    pub(crate) fn add_columns(&self, columns: &[f32], image: &mut [f32]) {
+        let width = self.output[1];
+        self.rows(|place, y, column, start| {
+            let source = &columns[(place * self.output[0] + y) * width..][..width];
+            let (inside, first) = self.inside(column);
+            let Some(start) = start.filter(|_| !inside.is_empty()) else {
+                return;
+            };
+            let target = &mut image[start + first..start + self.input[1]];
+            if self.stride == 1 {
+                for (t, s) in target.iter_mut().zip(&source[inside]) {
+                    *t += s;
+                }
+            } else {
+                for (t, s) in target.iter_mut().step_by(self.stride).zip(&source[inside]) {
+                    *t += s;
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The element of a padded image, by the definition.
+    fn padded(image: &[f32], g: &Geometry, channel: usize, y: usize, x: usize) -> f32 {
+        let inside = |v: usize, side: usize| v.checked_sub(g.padding).filter(|&v| v < side);
+        match (inside(y, g.input[0]), inside(x, g.input[1])) {
+            (Some(y), Some(x)) => image[(channel * g.input[0] + y) * g.input[1] + x],
+            (None, _) | (_, None) => -1.0,
+        }
+    }
+
+    #[test]
+    fn columns_and_rows_by_the_definition() -> Result<()> {
+        for (input, kernel, stride, padding) in [
+            ([5, 4], 3, 1, 1),
+            ([5, 4], 3, 2, 1),
+            ([4, 7], 2, 3, 0),
+            ([3, 3], 3, 1, 3),
+            ([2, 2], 5, 2, 4),
+            ([1, 1], 1, 1, 0),
+            ([6, 5], 1, 2, 2),
+        ] {
+            let g = Geometry::new(2, input, kernel, stride, padding)?;
+            let image: Vec<f32> = (0..g.image()).map(|i| i as f32).collect();
+            let mut columns = vec![9.0; g.patch() * g.patches()];
+            g.write_columns(&image, -1.0, &mut columns);
+            let bytes: Vec<u8> = (0..g.image()).map(|i| i as u8).collect();
+            let mut rows = vec![0; (g.patch() + 3) * g.patches()];
+            g.write_rows(&bytes, 255, g.patch() + 3, &mut rows);
+            let mut counts = vec![0.0; g.image()];
+            g.add_columns(&vec![1.0; columns.len()], &mut counts);
+            let mut expected_counts = vec![0.0; g.image()];
+            for place in 0..g.patch() {
+                let (c, ky, kx) = (place / (kernel * kernel), place / kernel % kernel, place % kernel);
+                for p in 0..g.patches() {
+                    let (y, x) = (p / g.output[1] * stride + ky, p % g.output[1] * stride + kx);
+                    let expected = padded(&image, &g, c, y, x);
+                    assert_eq!(columns[place * g.patches() + p], expected, "{g:?} {place} {p}");
+                    assert_eq!(
+                        rows[p * (g.patch() + 3) + place],
+                        expected as i32 as u8,
+                        "{g:?} {place} {p}"
+                    );
+                    if expected >= 0.0 {
+                        expected_counts[expected as usize] += 1.0;
+                    }
+                }
+            }
+            assert_eq!(counts, expected_counts, "{g:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn impossible_sizes_are_errors() {
+        assert!(Geometry::new(1, [2, 2], 3, 1, 0).is_err());
+        assert!(Geometry::new(1, [2, 2], 2, 0, 0).is_err());
+        assert!(Geometry::new(1, [2, 2], 0, 1, 0).is_err());
+    }
+}

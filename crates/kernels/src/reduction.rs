@@ -1,0 +1,221 @@
+//! Whole-tensor reductions in a fixed order, and scaling in place.
+
+use crate::isa::multiversion;
+use crate::lanes;
+use crate::storage::{TASK, change_in_place, is_fused, overwrite, slice};
+use candle_core::{DType, Result, Tensor, bail};
+use rayon::prelude::*;
+
+/// Elements whose sum is one part of a larger sum.
+const PART: usize = 4 * TASK;
+
+/// Σ x² in f64, in an order that depends on the number of elements alone.
+pub fn squared_norm(x: &Tensor) -> Result<f64> {
+    if !is_fused(x) {
+        return x
+            .detach()
+            .to_dtype(DType::F32)?
+            .sqr()?
+            .sum_all()?
+            .to_scalar::<f32>()
+            .map(f64::from);
+    }
+    let x = x.detach().contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let parts: Vec<f64> = slice(&storage, layout)?.par_chunks(PART).map(sum_of_squares).collect();
+    Ok(parts.into_iter().sum())
+}
+
+/// Multiplies every element by `factor`, in place.
+///
+/// # Errors
+/// If `x` is not contiguous.
+pub fn scale_in_place(x: &Tensor, factor: f32) -> Result<()> {
+    if !is_fused(x) {
+        return overwrite(x, &(x.detach() * f64::from(factor))?);
+    }
+    change_in_place(x, |values| {
+        values.par_chunks_mut(PART).for_each(|part| scale(part, factor));
+        Ok(())
+    })
+}
+
+/// Whether there is neither NaN nor infinity. True of an empty tensor.
+pub fn all_finite(x: &Tensor) -> Result<bool> {
+    if !is_fused(x) {
+        if !x.dtype().is_float() || x.elem_count() == 0 {
+            return Ok(true);
+        }
+        let zeros = (x.detach().to_dtype(DType::F32)? * 0.0)?;
+        return Ok(zeros.sum_all()?.to_scalar::<f32>()? == 0.0);
+    }
+    let x = x.detach().contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    Ok(slice(&storage, layout)?.par_chunks(PART).all(is_finite))
+}
+
+/// The smallest and the largest element.
+///
+/// # Errors
+/// If `x` is empty or has a NaN.
+pub fn min_max(x: &Tensor) -> Result<(f32, f32)> {
+    if x.elem_count() == 0 {
+        bail!("the range of an empty tensor")
+    }
+    let (low, high) = if is_fused(x) {
+        let x = x.detach().contiguous()?;
+        let (storage, layout) = x.storage_and_layout();
+        let parts: Vec<(f32, f32)> = slice(&storage, layout)?.par_chunks(PART).map(range).collect();
+        let widen = |a: (f32, f32), b: (f32, f32)| {
+            // A NaN of either side stays.
+            let low = if b.0 < a.0 || b.0.is_nan() { b.0 } else { a.0 };
+            (low, if b.1 > a.1 || b.1.is_nan() { b.1 } else { a.1 })
+        };
+        parts
+            .into_iter()
+            .reduce(widen)
+            .expect("a tensor with elements has parts")
+    } else {
+        let x = x.detach().to_dtype(DType::F32)?;
+        if x.ne(&x)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()? > 0.0 {
+            (f32::NAN, f32::NAN)
+        } else {
+            (x.min_all()?.to_scalar::<f32>()?, x.max_all()?.to_scalar::<f32>()?)
+        }
+    };
+    if low.is_nan() || high.is_nan() {
+        bail!("the range of a tensor with NaN")
+    } else {
+        Ok((low, high))
+    }
+}
+
+multiversion! {
+    /// Σ x.
+    pub(crate) fn sum(x: &[f32]) -> f32 {
+        lanes::sum(x, |v| v)
+    }
+
+    fn sum_of_squares(x: &[f32]) -> f64 {
+        let mut lanes = [0.0f64; 16];
+        let (blocks, rest) = x.as_chunks::<16>();
+        for block in blocks {
+            for i in 0..16 {
+                lanes[i] += f64::from(block[i]) * f64::from(block[i]);
+            }
+        }
+        for (lane, &v) in lanes.iter_mut().zip(rest) {
+            *lane += f64::from(v) * f64::from(v);
+        }
+        lanes.iter().sum()
+    }
+
+    fn scale(x: &mut [f32], factor: f32) {
+        for v in x {
+            *v *= factor;
+        }
+    }
+
+    fn is_finite(x: &[f32]) -> bool {
+        const EXPONENT: u32 = 0x7f80_0000;
+        let mut infinite = 0u32;
+        for v in x {
+            infinite |= u32::from(v.to_bits() & EXPONENT == EXPONENT);
+        }
+        infinite == 0
+    }
+
+    /// Smallest and largest; both NaN if any element is.
+    fn range(x: &[f32]) -> (f32, f32) {
+        let mut low = [f32::INFINITY; 32];
+        let mut high = [f32::NEG_INFINITY; 32];
+        let mut unordered = [0u32; 32];
+        let (blocks, rest) = x.as_chunks::<32>();
+        for block in blocks {
+            for i in 0..32 {
+                let v = block[i];
+                low[i] = if v < low[i] { v } else { low[i] };
+                high[i] = if v > high[i] { v } else { high[i] };
+                unordered[i] |= u32::from(v.is_nan());
+            }
+        }
+        let rest_is_unordered = rest.iter().any(|v| v.is_nan());
+        if rest_is_unordered || unordered.iter().any(|&u| u != 0) {
+            return (f32::NAN, f32::NAN);
+        }
+        let low = low.iter().chain(rest).fold(f32::INFINITY, |a, &v| if v < a { v } else { a });
+        let high = high.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &v| if v > a { v } else { a });
+        (low, high)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::{Isa, with_isa};
+    use crate::testing::sample;
+    use candle_core::Device;
+
+    #[test]
+    fn norm_has_the_same_bits_for_all_threads_and_widths() -> Result<()> {
+        let x = sample(&[100_003], 1);
+        let exact: f64 = x.to_vec1::<f32>()?.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let norm = squared_norm(&x)?;
+        assert!((norm - exact).abs() < 1e-9 * exact);
+        for threads in 1..=3 {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool can be started");
+            assert_eq!(pool.install(|| squared_norm(&x))?.to_bits(), norm.to_bits());
+        }
+        for isa in Isa::available() {
+            assert_eq!(with_isa(isa, || squared_norm(&x))?.to_bits(), norm.to_bits(), "{isa:?}");
+        }
+        assert_eq!(squared_norm(&sample(&[0], 1))?, 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn one_bad_element_anywhere_is_found() -> Result<()> {
+        for n in [1, 17, 33, 70_000] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for place in [0, n / 2, n - 1] {
+                    let mut values = vec![f32::MAX; n];
+                    assert!(all_finite(&Tensor::new(values.as_slice(), &Device::Cpu)?)?);
+                    values[place] = bad;
+                    let x = Tensor::new(values, &Device::Cpu)?;
+                    assert!(!all_finite(&x)?, "{bad} at {place} of {n}");
+                    assert!(!all_finite(&x.to_dtype(DType::F64)?)?, "{bad} at {place} of {n}");
+                    assert_eq!(min_max(&x).is_err(), bad.is_nan());
+                    assert_eq!(min_max(&x.to_dtype(DType::F64)?).is_err(), bad.is_nan());
+                }
+            }
+        }
+        assert!(all_finite(&sample(&[0, 3], 1))?);
+        Ok(())
+    }
+
+    #[test]
+    fn range_of_strided_and_empty_tensors() -> Result<()> {
+        let x = sample(&[40, 33], 1);
+        let rows = x.to_vec2::<f32>()?;
+        let column = rows.iter().map(|row| row[5]);
+        let expected = column.fold((f32::MAX, f32::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        assert_eq!(min_max(&x.narrow(1, 5, 1)?)?, expected);
+        assert!(min_max(&sample(&[0], 1)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn scaling_is_in_place() -> Result<()> {
+        let x = Tensor::new(&[1f32, -2.0, 4.0], &Device::Cpu)?;
+        let other = x.clone();
+        scale_in_place(&x, 0.5)?;
+        assert_eq!(other.to_vec1::<f32>()?, [0.5, -1.0, 2.0]);
+        let x = x.to_dtype(DType::F64)?;
+        scale_in_place(&x, 2.0)?;
+        assert_eq!(x.to_vec1::<f64>()?, [1.0, -2.0, 4.0]);
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Stochastic gradient descent with momentum as one pass, in place.
+
+use crate::isa::multiversion;
+use crate::storage::{TASK, change_in_place, is_fused, overwrite, slice};
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+/// Settings of one SGD step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdStep {
+    /// Learning rate, the schedule's factor included.
+    pub lr: f64,
+    /// Share of the velocity that stays; 0 for plain descent.
+    pub momentum: f64,
+    /// L2 penalty: this share of the parameter is added to the gradient.
+    pub weight_decay: f64,
+    /// Whether to look ahead along the velocity (Nesterov).
+    pub nesterov: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Factors {
+    lr: f32,
+    momentum: f32,
+    weight_decay: f32,
+    nesterov: bool,
+}
+
+/// One step of momentum SGD (Sutskever et al. 2013, in the form without dampening: velocity = momentum · velocity + g,
+/// param −= lr · velocity) on `param` and `velocity`, in place; all of one shape. The velocity begins at zero. `mask`, of
+/// 0 and 1, multiplies the parameter after the update.
+///
+/// # Errors
+/// If shapes differ or a tensor to change is not contiguous.
+pub fn sgd_step(param: &Tensor, grad: &Tensor, velocity: &Tensor, mask: Option<&Tensor>, cfg: &SgdStep) -> Result<()> {
+    let shape = param.shape();
+    if [grad, velocity].into_iter().chain(mask).any(|t| t.shape() != shape) {
+        bail!("sgd_step of tensors that do not fit {shape:?}")
+    }
+    if !is_fused(param) {
+        return reference(param, grad, velocity, mask, cfg);
+    }
+    let grad = grad.contiguous()?;
+    let (g_storage, g_layout) = grad.storage_and_layout();
+    let g = slice(&g_storage, g_layout)?;
+    let mask = mask.map(Tensor::contiguous).transpose()?;
+    let mask_storage = mask.as_ref().map(Tensor::storage_and_layout);
+    let mask = mask_storage
+        .as_ref()
+        .map(|(storage, layout)| slice(storage, layout))
+        .transpose()?;
+    let factors = Factors {
+        lr: cfg.lr as f32,
+        momentum: cfg.momentum as f32,
+        weight_decay: cfg.weight_decay as f32,
+        nesterov: cfg.nesterov,
+    };
+    change_in_place(param, |p| {
+        change_in_place(velocity, |v| {
+            let pieces = p
+                .par_chunks_mut(TASK)
+                .zip(g.par_chunks(TASK))
+                .zip(v.par_chunks_mut(TASK));
+            pieces.enumerate().for_each(|(i, ((p, g), v))| {
+                update(p, g, v, factors);
+                if let Some(mask) = mask {
+                    p.iter_mut().zip(&mask[i * TASK..]).for_each(|(p, mask)| *p *= mask);
+                }
+            });
+            Ok(())
+        })
+    })
+}
+
+multiversion! {
+    fn update(p: &mut [f32], g: &[f32], v: &mut [f32], f: Factors) {
+        let (along_gradient, along_velocity) = if f.nesterov { (1.0, f.momentum) } else { (0.0, 1.0) };
+        for ((p, &g), v) in p.iter_mut().zip(g).zip(v) {
+            let g = g + f.weight_decay * *p;
+            *v = f.momentum * *v + g;
+            *p -= f.lr * (along_gradient * g + along_velocity * *v);
+        }
+    }
+}
+
+fn reference(p: &Tensor, g: &Tensor, velocity: &Tensor, mask: Option<&Tensor>, cfg: &SgdStep) -> Result<()> {
+    let (p_now, velocity_now) = (p.detach(), velocity.detach());
+    let g = (g.detach() + (&p_now * cfg.weight_decay)?)?;
+    let next = ((velocity_now * cfg.momentum)? + &g)?;
+    let direction = if cfg.nesterov {
+        (g + (&next * cfg.momentum)?)?
+    } else {
+        next.clone()
+    };
+    let mut updated = (p_now - (direction * cfg.lr)?)?;
+    if let Some(mask) = mask {
+        updated = (updated * mask)?;
+    }
+    overwrite(velocity, &next)?;
+    overwrite(p, &updated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{SIZES, sample};
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn five_steps_agree_with_the_composition_in_f64() -> Result<()> {
+        for (n, nesterov) in SIZES.into_iter().chain([4099]).zip([false, true].into_iter().cycle()) {
+            let cfg = SgdStep {
+                lr: 0.1,
+                momentum: 0.9,
+                weight_decay: 0.01,
+                nesterov,
+            };
+            let mask = sample(&[n], 9).ge(0.0)?;
+            let mut results = Vec::new();
+            for dtype in [DType::F32, DType::F64] {
+                let p = Var::from_tensor(&sample(&[n], 1).to_dtype(dtype)?)?;
+                let (velocity, mask) = (p.zeros_like()?, mask.to_dtype(dtype)?);
+                for step in 0..5 {
+                    sgd_step(
+                        &p,
+                        &sample(&[n], 10 + step).to_dtype(dtype)?,
+                        &velocity,
+                        Some(&mask),
+                        &cfg,
+                    )?;
+                }
+                results.push((p.to_dtype(DType::F64)?, velocity.to_dtype(DType::F64)?));
+            }
+            let worst = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f64>();
+            assert!(worst(&results[0].0, &results[1].0)? < 3e-6 && worst(&results[0].1, &results[1].1)? < 5e-6);
+            let (p, mask) = (results[0].0.to_vec1::<f64>()?, mask.to_vec1::<u8>()?);
+            assert!(
+                p.iter().zip(mask).all(|(p, mask)| mask == 1 || *p == 0.0),
+                "a masked parameter is not zero"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn closed_form_of_two_steps() -> Result<()> {
+        let p = Var::new(&[1f32], &Device::Cpu)?;
+        let (g, velocity) = (Tensor::new(&[2f32], &Device::Cpu)?, p.zeros_like()?);
+        let cfg = SgdStep {
+            lr: 0.5,
+            momentum: 0.5,
+            weight_decay: 0.0,
+            nesterov: false,
+        };
+        sgd_step(&p, &g, &velocity, None, &cfg)?;
+        sgd_step(&p, &g, &velocity, None, &cfg)?;
+        // 1 − 0.5 · 2 − 0.5 · 3.
+        assert_eq!(p.to_vec1::<f32>()?, [-1.5]);
+        assert!(sgd_step(&p, &sample(&[2], 1), &velocity, None, &cfg).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! What the kernels' tests share: sample tensors, and the comparison of an op with its composition.
+
+use crate::isa::{Isa, with_isa};
+use crate::random::{RandomKey, RandomStream};
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+/// Widths that are no multiple of any vector.
+pub(crate) const SIZES: [usize; 6] = [1, 3, 7, 17, 63, 65];
+
+/// Normally distributed elements.
+pub(crate) fn sample(dims: &[usize], seed: u64) -> Tensor {
+    let mut stream = RandomStream::new(RandomKey {
+        seed,
+        purpose: 0,
+        step: 0,
+    });
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| stream.normal()).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).expect("as many values as the shape has")
+}
+
+/// Whether gradients are compared with finite differences too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Differences {
+    /// Central differences of the composition in f64.
+    Central,
+    /// Not for an op with steps or kinks.
+    Skip,
+}
+
+/// A scalar that depends on every output with another weight.
+fn weigh(y: &Tensor) -> Result<Tensor> {
+    let weights = sample(&[y.elem_count()], 99).to_dtype(y.dtype())?.reshape(y.shape())?;
+    (y * weights)?.sum_all()
+}
+
+/// The output and the gradients of all inputs.
+fn run(inputs: &[&Tensor], dtype: DType, op: &dyn Fn(&[&Tensor]) -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+    let variables: Vec<Var> = inputs
+        .iter()
+        .map(|x| Var::from_tensor(&x.to_dtype(dtype)?))
+        .collect::<Result<_>>()?;
+    let tensors: Vec<&Tensor> = variables.iter().map(Var::as_tensor).collect();
+    let y = op(&tensors)?;
+    let gradients = weigh(&y)?.backward()?;
+    let gradients = variables
+        .iter()
+        .map(|v| gradients.get(v).expect("every input has a gradient").clone())
+        .collect();
+    Ok((y, gradients))
+}
+
+fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64, what: &str) -> Result<()> {
+    assert_eq!(got.dims(), expected.dims(), "{what}");
+    let flat = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (got, expected) = (flat(got)?, flat(expected)?);
+    let size = expected.iter().fold(1.0f64, |size, v| size.max(v.abs()));
+    for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
+        assert!(
+            (g - e).abs() <= tolerance * size,
+            "{what}: element {i} is {g}, expected {e}"
+        );
+    }
+    Ok(())
+}
+
+/// Compares the fused `op` in f32 with `reference` in f64, outputs and every gradient, and the gradients of `reference`
+/// with finite differences. `tolerance` is relative to the largest element, or absolute below 1.
+pub(crate) fn check(
+    inputs: &[&Tensor],
+    op: impl Fn(&[&Tensor]) -> Result<Tensor>,
+    reference: impl Fn(&[&Tensor]) -> Result<Tensor>,
+    differences: Differences,
+    tolerance: f64,
+) -> Result<()> {
+    let (y, gradients) = run(inputs, DType::F32, &op)?;
+    let (expected, expected_gradients) = run(inputs, DType::F64, &reference)?;
+    assert_close(&y, &expected, tolerance, "output")?;
+    for (i, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+        assert_close(gradient, expected, tolerance, &format!("gradient of input {i}"))?;
+        if differences == Differences::Central {
+            check_differences(inputs, &reference, i, expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves up to 24 elements of an input by ± 1e-6, which leaves about 1e-9 of truncation and rounding.
+fn check_differences(
+    inputs: &[&Tensor],
+    op: &dyn Fn(&[&Tensor]) -> Result<Tensor>,
+    moved: usize,
+    gradient: &Tensor,
+) -> Result<()> {
+    const STEP: f64 = 1e-6;
+    let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64)).collect::<Result<_>>()?;
+    let values = inputs[moved].flatten_all()?.to_vec1::<f64>()?;
+    let gradient = gradient.flatten_all()?.to_vec1::<f64>()?;
+    for i in (0..values.len()).step_by(values.len().div_ceil(24).max(1)) {
+        let at = |change: f64| -> Result<f64> {
+            let mut values = values.clone();
+            values[i] += change;
+            let x = Tensor::from_vec(values, inputs[moved].shape(), &Device::Cpu)?;
+            let mut arguments: Vec<&Tensor> = inputs.iter().collect();
+            arguments[moved] = &x;
+            weigh(&op(&arguments)?)?.to_scalar::<f64>()
+        };
+        let slope = (at(STEP)? - at(-STEP)?) / (2.0 * STEP);
+        let bound = 1e-6 * gradient[i].abs().max(1.0);
+        assert!(
+            (slope - gradient[i]).abs() <= bound,
+            "input {moved}, element {i}: {slope} is not {}",
+            gradient[i]
+        );
+    }
+    Ok(())
+}
+
+fn bits(t: &Tensor) -> Result<Vec<u32>> {
+    Ok(t.flatten_all()?
+        .to_vec1::<f32>()?
+        .into_iter()
+        .map(f32::to_bits)
+        .collect())
+}
+
+/// Asserts that output and gradients have the same bits with 1, 2 and 3 threads and on every instruction set.
+pub(crate) fn same_bits_everywhere(inputs: &[&Tensor], op: impl Fn(&[&Tensor]) -> Result<Tensor> + Sync) -> Result<()> {
+    let all_bits = || -> Result<Vec<Vec<u32>>> {
+        let (y, gradients) = run(inputs, DType::F32, &op)?;
+        std::iter::once(&y).chain(&gradients).map(bits).collect()
+    };
+    let expected = all_bits()?;
+    for threads in 1..=3 {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool can be started");
+        assert!(pool.install(all_bits)? == expected, "other bits with {threads} threads");
+    }
+    for isa in Isa::available() {
+        assert!(with_isa(isa, all_bits)? == expected, "other bits on {isa:?}");
+    }
+    Ok(())
+}
