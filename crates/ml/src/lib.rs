@@ -1,1 +1,4 @@
-//! Placeholder until the first commit of this crate.
+//! Data, models, training, distillation, pruning, quantization, evaluation and export. Knows nothing of scheduling or
+//! caching: it turns files and settings into files and figures.
+
+pub mod data;
