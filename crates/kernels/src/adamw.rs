@@ -1,7 +1,7 @@
 //! Adam with decoupled weight decay as one pass over parameter, gradient and moments, in place.
 
 use crate::isa::multiversion;
-use crate::storage::{TASK, change_in_place, is_fused, overwrite, slice};
+use crate::storage::{TASK, change_in_place, is_fused, overwrite, share_storage, slice};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -67,7 +67,7 @@ impl AdamWStep {
 /// of one shape. `mask`, of 0 and 1, multiplies the parameter after the update.
 ///
 /// # Errors
-/// If shapes differ, a tensor to change is not contiguous, or `step` is 0.
+/// If shapes differ, tensors share a storage, one to change is not contiguous, or `step` is 0.
 pub fn adamw_step(
     param: &Tensor,
     grad: &Tensor,
@@ -82,6 +82,9 @@ pub fn adamw_step(
     }
     if !is_fused(param) {
         return reference(param, grad, m, v, mask, cfg);
+    }
+    if share_storage([param, grad, m, v].into_iter().chain(mask)) {
+        bail!("adamw_step of tensors that share their storage")
     }
     let grad = grad.contiguous()?;
     let (g_storage, g_layout) = grad.storage_and_layout();
@@ -223,6 +226,15 @@ mod tests {
         assert!(adamw_step(&p, &p.copy().expect("a copy"), &zeros(), &zeros(), Some(&q), &STEP).is_err());
         let zeroth = AdamWStep { step: 0, ..STEP };
         assert!(adamw_step(&p, &p.copy().expect("a copy"), &zeros(), &zeros(), None, &zeroth).is_err());
+    }
+
+    #[test]
+    fn a_shared_storage_is_an_error() -> Result<()> {
+        let p = sample(&[3], 1);
+        let v = p.zeros_like()?;
+        assert!(adamw_step(&p, &sample(&[3], 2), &p.clone(), &v, None, &STEP).is_err());
+        assert!(adamw_step(&p, &p.clone(), &p.zeros_like()?, &v, None, &STEP).is_err());
+        Ok(())
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Mean cross entropy of class labels, in its log-sum-exp form, with label smoothing.
 
 use crate::elementary;
+use crate::isa::multiversion;
 use crate::lanes;
+use crate::reduction;
 use crate::softmax;
 use crate::storage::{cpu_slice, is_fused, rows_per_task, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 /// The mean over rows of log Σ exp(logits) − logits · target, where the target gives `label_smoothing` evenly to all
 /// classes and the rest to the label (Szegedy et al. 2016, section 7). A scalar; 0 for an empty batch.
@@ -49,10 +52,12 @@ pub(crate) fn log_softmax(x: &Tensor) -> Result<Tensor> {
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
-/// log Σ exp(x).
-pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
-    let largest = lanes::max(x);
-    largest + elementary::ln(lanes::sum(x, |v| elementary::exp(v - largest)))
+multiversion! {
+    /// log Σ exp(x).
+    pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
+        let largest = lanes::max(x);
+        largest + elementary::ln(lanes::sum(x, |v| elementary::exp(v - largest)))
+    }
 }
 
 struct CrossEntropy {
@@ -64,7 +69,7 @@ struct CrossEntropy {
 impl CrossEntropy {
     fn row_loss(&self, row: &[f32], label: u32) -> f32 {
         let total = log_sum_exp(row);
-        let even = total - lanes::sum(row, |v| v) / self.classes as f32;
+        let even = total - reduction::sum(row) / self.classes as f32;
         (1.0 - self.smoothing) * (total - row[label as usize]) + self.smoothing * even
     }
 }
@@ -75,11 +80,18 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let rows = cpu_slice(storage, layout)?
-            .chunks_exact(self.classes.max(1))
-            .zip(&self.labels);
-        let sum: f64 = rows.map(|(row, &label)| f64::from(self.row_loss(row, label))).sum();
-        let mean = sum / self.labels.len().max(1) as f64;
+        let classes = self.classes.max(1);
+        let block = rows_per_task(classes);
+        let blocks = cpu_slice(storage, layout)?
+            .par_chunks(block * classes)
+            .zip(self.labels.par_chunks(block));
+        let sums: Vec<f64> = blocks
+            .map(|(rows, labels)| {
+                let rows = rows.chunks_exact(classes).zip(labels);
+                rows.map(|(row, &label)| f64::from(self.row_loss(row, label))).sum()
+            })
+            .collect();
+        let mean = sums.iter().sum::<f64>() / self.labels.len().max(1) as f64;
         Ok((CpuStorage::F32(vec![mean as f32]), Shape::from(())))
     }
 

@@ -1,7 +1,7 @@
 //! Stochastic gradient descent with momentum as one pass, in place.
 
 use crate::isa::multiversion;
-use crate::storage::{TASK, change_in_place, is_fused, overwrite, slice};
+use crate::storage::{TASK, change_in_place, is_fused, overwrite, share_storage, slice};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -31,7 +31,7 @@ struct Factors {
 /// 0 and 1, multiplies the parameter after the update.
 ///
 /// # Errors
-/// If shapes differ or a tensor to change is not contiguous.
+/// If shapes differ, tensors share a storage, or one to change is not contiguous.
 pub fn sgd_step(param: &Tensor, grad: &Tensor, velocity: &Tensor, mask: Option<&Tensor>, cfg: &SgdStep) -> Result<()> {
     let shape = param.shape();
     if [grad, velocity].into_iter().chain(mask).any(|t| t.shape() != shape) {
@@ -39,6 +39,9 @@ pub fn sgd_step(param: &Tensor, grad: &Tensor, velocity: &Tensor, mask: Option<&
     }
     if !is_fused(param) {
         return reference(param, grad, velocity, mask, cfg);
+    }
+    if share_storage([param, grad, velocity].into_iter().chain(mask)) {
+        bail!("sgd_step of tensors that share their storage")
     }
     let grad = grad.contiguous()?;
     let (g_storage, g_layout) = grad.storage_and_layout();
@@ -157,6 +160,7 @@ mod tests {
         // 1 − 0.5 · 2 − 0.5 · 3.
         assert_eq!(p.to_vec1::<f32>()?, [-1.5]);
         assert!(sgd_step(&p, &sample(&[2], 1), &velocity, None, &cfg).is_err());
+        assert!(sgd_step(&p, &p.as_tensor().clone(), &velocity, None, &cfg).is_err());
         Ok(())
     }
 }

@@ -118,6 +118,17 @@ pub(crate) fn change_in_place(tensor: &Tensor, change: impl FnOnce(&mut [f32]) -
     tensor.inplace_op1(&Change(RefCell::new(Some(change))))
 }
 
+/// Whether any two of the tensors have one storage, which would make nested [`change_in_place`] wait for itself.
+pub(crate) fn share_storage<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    let address = |tensor: &Tensor| {
+        let (storage, _) = tensor.storage_and_layout();
+        std::ptr::from_ref::<Storage>(&storage).addr()
+    };
+    let mut addresses: Vec<usize> = tensors.into_iter().map(address).collect();
+    addresses.sort_unstable();
+    addresses.windows(2).any(|pair| pair[0] == pair[1])
+}
+
 struct Change<F>(RefCell<Option<F>>);
 
 impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for Change<F> {
