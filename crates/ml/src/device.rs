@@ -1,0 +1,106 @@
+//! Choice of candle backend. The only file that asks which backends were compiled in.
+
+use crate::error::{Error, Result};
+use candle_core::Device;
+use std::str::FromStr;
+
+/// A device as recipes and the command line name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The CPU: reproducible bit for bit.
+    Cpu,
+    /// The first CUDA device.
+    Cuda,
+    /// The first Metal device.
+    Metal,
+    /// CUDA if compiled in and present, else Metal, else CPU.
+    Auto,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            "metal" => Ok(Self::Metal),
+            "auto" => Ok(Self::Auto),
+            other => Err(Error::Device {
+                device: other.into(),
+                reason: "use cpu, cuda, metal or auto".into(),
+            }),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The concrete choice: `Auto` looked up on this machine.
+    pub fn resolve(self) -> Self {
+        match self {
+            Self::Auto if cfg!(feature = "cuda") && Device::new_cuda(0).is_ok() => Self::Cuda,
+            Self::Auto if cfg!(feature = "metal") && Device::new_metal(0).is_ok() => Self::Metal,
+            Self::Auto => Self::Cpu,
+            Self::Cpu | Self::Cuda | Self::Metal => self,
+        }
+    }
+
+    /// The name used in recipes and keys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Metal => "metal",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it was not compiled in or is not present.
+    pub fn open(self) -> Result<Device> {
+        let explain = |feature: &str, compiled: bool, error: candle_core::Error| Error::Device {
+            device: feature.into(),
+            reason: if compiled {
+                format!("{error}; choose `device = \"cpu\"` or run on a machine that has one")
+            } else {
+                format!(
+                    "this binary was built without it: build with `--features {feature}`, or choose `device = \"cpu\"`"
+                )
+            },
+        };
+        match self.resolve() {
+            Self::Cpu | Self::Auto => Ok(Device::Cpu),
+            Self::Cuda => Device::new_cuda(0).map_err(|e| explain("cuda", cfg!(feature = "cuda"), e)),
+            Self::Metal => Device::new_metal(0).map_err(|e| explain("metal", cfg!(feature = "metal"), e)),
+        }
+    }
+
+    /// The numerics class: results are promised equal, bit for bit, only within one class.
+    ///
+    /// On the CPU it names the widest vector instructions that matrix products use; on a GPU the backend alone, whose
+    /// atomics make no promise at all.
+    pub fn numerics(self) -> String {
+        match self.resolve() {
+            Self::Cpu | Self::Auto => format!("cpu-f32-{}", orchestrate_kernels::numerics_isa()),
+            Self::Cuda => "cuda-f32".into(),
+            Self::Metal => "metal-f32".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_backend_says_how_to_get_it() {
+        if cfg!(feature = "cuda") {
+            return;
+        }
+        let error = DeviceChoice::Cuda.open().expect_err("not compiled in").to_string();
+        assert!(error.contains("--features cuda"), "{error}");
+        assert!("tpu".parse::<DeviceChoice>().is_err());
+    }
+}

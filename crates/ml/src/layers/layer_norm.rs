@@ -1,0 +1,30 @@
+//! Layer normalization (Ba et al. 2016) over the last dimension. Stays in f32 in every precision.
+
+use crate::error::Result;
+use crate::parameters::{Initial, Parameters};
+use candle_core::Tensor;
+use orchestrate_kernels::layer_norm;
+
+/// Gain, bias and epsilon.
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Builds the layer from `path.weight` and `path.bias`, both `[width]`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or of another shape.
+    pub fn new(p: &mut Parameters, path: &str, width: usize, epsilon: f64) -> Result<Self> {
+        let weight = p.float(&format!("{path}.weight"), &[width], Initial::Ones)?;
+        let bias = p.float(&format!("{path}.bias"), &[width], Initial::Zeros)?;
+        Ok(Self { weight, bias, epsilon })
+    }
+
+    /// `x: [..., width]`, the same shape out.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(layer_norm(x, &self.weight, &self.bias, self.epsilon)?)
+    }
+}

@@ -1,0 +1,60 @@
+//! Fully connected layer.
+
+use super::simulation::Simulation;
+use crate::error::{Error, Result};
+use crate::parameters::{Initial, Parameters, Weight};
+use crate::pass::Pass;
+use candle_core::Tensor;
+use orchestrate_kernels::{Int8Linear, PackedInt8, linear};
+
+/// `y = x Wᵀ + b` with `W: [out, in]`, in the precision that its weights were found in.
+pub struct Linear {
+    operand: Operand,
+}
+
+enum Operand {
+    Float { simulation: Simulation, bias: Tensor },
+    Integer(Box<Int8Linear>),
+}
+
+impl Linear {
+    /// Builds the layer from `path.weight` and `path.bias`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or of another shape, or an integer weight has no input quantizer.
+    pub fn new(p: &mut Parameters, path: &str, inputs: usize, outputs: usize, initial: Initial) -> Result<Self> {
+        let weight = p.weight(&format!("{path}.weight"), &[outputs, inputs], initial)?;
+        let bias = p.float(&format!("{path}.bias"), &[outputs], Initial::Zeros)?;
+        let operand = match weight {
+            Weight::Float(weight) => Operand::Float {
+                simulation: Simulation::new(weight, p.observer(path)),
+                bias,
+            },
+            Weight::Integer(weight) => {
+                let input = p.input_quantizer(path).ok_or_else(|| Error::MissingTensor {
+                    name: format!("{path}.input_scale"),
+                    shape: vec![],
+                })?;
+                let packed = PackedInt8::pack(&weight.values, outputs, inputs);
+                Operand::Integer(Box::new(Int8Linear::new(
+                    packed,
+                    weight.scales,
+                    Some(bias.to_vec1()?),
+                    input,
+                )))
+            }
+        };
+        Ok(Self { operand })
+    }
+
+    /// `x: [..., in]` to `[..., out]`.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match &self.operand {
+            Operand::Float { simulation, bias } => {
+                let (x, weight) = simulation.operands(x, pass)?;
+                Ok(linear(&x, &weight, Some(bias))?)
+            }
+            Operand::Integer(layer) => Ok(layer.forward(x)?),
+        }
+    }
+}

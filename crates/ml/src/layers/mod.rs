@@ -1,0 +1,14 @@
+//! Layers shared by the models. Each looks up its weights by path while it is built and takes the precision that it
+//! finds there, so that one model description serves training, quantization-aware training and integer inference.
+
+mod conv;
+mod embedding;
+mod layer_norm;
+mod linear;
+mod simulation;
+
+pub use conv::{Conv2d, ConvShape};
+pub use embedding::Embedding;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+pub use simulation::WEIGHT_BITS;

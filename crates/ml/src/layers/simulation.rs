@@ -1,0 +1,46 @@
+//! The float side of a quantizable layer: its weight, and the fake quantization of weight and input where ranges exist.
+
+use crate::error::Result;
+use crate::pass::Pass;
+use crate::quantize::observer::{Observer, Ranges};
+use candle_core::Tensor;
+use orchestrate_kernels::{fake_quantize_per_channel, fake_quantize_per_tensor, symmetric_scales};
+use std::sync::Arc;
+
+/// Bits of a quantized weight.
+pub const WEIGHT_BITS: u32 = 8;
+
+/// A float weight `[out, …]` with the observer of its layer's input, if the layer is being quantized.
+pub struct Simulation {
+    weight: Tensor,
+    observer: Option<Arc<Observer>>,
+}
+
+impl Simulation {
+    /// A weight whose input `observer` watches.
+    pub fn new(weight: Tensor, observer: Option<Arc<Observer>>) -> Self {
+        Self { weight, observer }
+    }
+
+    /// The input and the weight as the layer's product is to see them: fake-quantized with the straight-through
+    /// estimator (Jacob et al. 2018, section 3; Bengio et al. 2013) once there are ranges, else as they are.
+    pub fn operands(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        let Some(observer) = &self.observer else {
+            return Ok((x.clone(), self.weight.clone()));
+        };
+        match pass.ranges() {
+            Ranges::Calibrate => {
+                observer.observe(x)?;
+                return Ok((x.clone(), self.weight.clone()));
+            }
+            Ranges::Track => observer.observe(x)?,
+            Ranges::Fixed => {}
+        }
+        let Some(quantizer) = observer.quantizer() else {
+            return Ok((x.clone(), self.weight.clone()));
+        };
+        let scales = symmetric_scales(&self.weight, WEIGHT_BITS)?;
+        let weight = fake_quantize_per_channel(&self.weight, &scales, WEIGHT_BITS)?;
+        Ok((fake_quantize_per_tensor(x, quantizer)?, weight))
+    }
+}

@@ -1,0 +1,275 @@
+//! The models, one architecture a file, and what the rest of the crate may ask of any of them.
+
+mod bert;
+mod lenet5;
+mod mlp;
+
+pub use bert::BertConfig;
+pub use lenet5::Lenet5Config;
+pub use mlp::MlpConfig;
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::groups::Group;
+use crate::parameters::Parameters;
+use crate::pass::Pass;
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A classifier that can be run.
+pub trait Model: Send + Sync {
+    /// Unnormalized class scores `[B, classes]`.
+    ///
+    /// # Errors
+    /// If the batch is of the wrong kind or a tensor operation fails.
+    fn forward(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
+}
+
+/// An architecture with its real widths: the `config.json` of a model, in Hugging Face's keys where it has them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "lowercase")]
+pub enum Architecture {
+    /// BERT encoder with a pooler and a classifier (Devlin et al. 2019).
+    Bert(BertConfig),
+    /// Fully connected network (LeNet-300-100 by default; LeCun et al. 1998).
+    Mlp(MlpConfig),
+    /// LeNet-5 in Caffe's widths, as Han et al. 2015 prune it.
+    Lenet5(Lenet5Config),
+}
+
+impl Architecture {
+    /// Builds the model over `parameters`, for `classes` classes.
+    ///
+    /// # Errors
+    /// If a tensor is missing, of another shape, or left over.
+    pub fn build(&self, parameters: &mut Parameters, classes: usize) -> Result<Box<dyn Model>> {
+        let model: Box<dyn Model> = match self {
+            Self::Bert(config) => Box::new(bert::Bert::new(config, parameters, classes)?),
+            Self::Mlp(config) => Box::new(mlp::Mlp::new(config, parameters, classes)?),
+            Self::Lenet5(config) => Box::new(lenet5::Lenet5::new(config, parameters, classes)?),
+        };
+        parameters.finish()?;
+        Ok(model)
+    }
+
+    /// The prunable groups at the present widths, in a fixed order.
+    pub fn groups(&self) -> Vec<Group> {
+        match self {
+            Self::Bert(config) => config.groups(),
+            Self::Mlp(config) => config.groups(),
+            Self::Lenet5(config) => config.groups(),
+        }
+    }
+
+    /// The same architecture after group `index` (of [`Architecture::groups`]) was cut to `size` units.
+    pub fn with_width(&self, index: usize, size: usize) -> Self {
+        let mut changed = self.clone();
+        match &mut changed {
+            Self::Bert(config) => config.set_width(index, size),
+            Self::Mlp(config) => config.set_width(index, size),
+            Self::Lenet5(config) => config.set_width(index, size),
+        }
+        changed
+    }
+
+    /// Multiply-accumulates of one forward pass over one example; for text, of `tokens` tokens.
+    ///
+    /// Matrix products, convolutions and attention only: norms, activations and softmax are not counted.
+    pub fn macs(&self, tokens: usize, classes: usize) -> u64 {
+        match self {
+            Self::Bert(config) => config.macs(tokens, classes),
+            Self::Mlp(config) => config.macs(classes),
+            Self::Lenet5(config) => config.macs(classes),
+        }
+    }
+
+    /// Parts of the model that run in f32 even when its layers run on integers.
+    pub fn float_operations(&self) -> &'static [&'static str] {
+        match self {
+            Self::Bert(_) => &[
+                "attention scores and context",
+                "softmax",
+                "layer_norm",
+                "gelu",
+                "tanh",
+                "residual sums",
+            ],
+            Self::Mlp(_) => &["relu"],
+            Self::Lenet5(_) => &["relu", "max_pool"],
+        }
+    }
+
+    /// Checks widths read from a file, so that a hostile one cannot ask for absurd memory or divide by zero.
+    ///
+    /// # Errors
+    /// [`Error::Unsuited`], naming the key.
+    pub fn validate(&self) -> Result<()> {
+        let widths: Vec<(&str, usize)> = match self {
+            Self::Bert(config) => config.widths(),
+            Self::Mlp(config) => config.widths(),
+            Self::Lenet5(config) => config.widths(),
+        };
+        const LARGEST: usize = 1 << 24;
+        match widths.iter().find(|(_, w)| *w == 0 || *w > LARGEST) {
+            Some((key, width)) => Err(Error::Unsuited(format!(
+                "{key} = {width} in config.json: from 1 to {LARGEST}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `[model.NAME]` of a recipe: an architecture without what only the data can tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "architecture", rename_all = "lowercase")]
+pub enum ModelSpec {
+    /// See [`BertConfig`].
+    Bert {
+        /// Encoder layers.
+        layers: usize,
+        /// Width of the residual stream.
+        hidden: usize,
+        /// Attention heads a layer; they divide `hidden`.
+        heads: usize,
+        /// Neurons of each feed-forward layer; four times `hidden` if absent.
+        intermediate: Option<usize>,
+        /// Longest input in tokens.
+        max_positions: usize,
+    },
+    /// See [`MlpConfig`].
+    Mlp {
+        /// Width of each hidden layer.
+        hidden: Vec<usize>,
+    },
+    /// See [`Lenet5Config`].
+    Lenet5 {
+        /// Output channels of the two convolutions.
+        channels: Vec<usize>,
+        /// Width of the hidden fully connected layer.
+        hidden: usize,
+    },
+}
+
+impl ModelSpec {
+    /// Completes the architecture with the shape of `input`.
+    ///
+    /// # Errors
+    /// [`Error::Unsuited`] if the model cannot read such data.
+    pub fn resolve(&self, input: &Input) -> Result<Architecture> {
+        match (self, input) {
+            (
+                Self::Bert {
+                    layers,
+                    hidden,
+                    heads,
+                    intermediate,
+                    max_positions,
+                },
+                Input::Text { max_length, vocab_size },
+            ) => {
+                if max_length > max_positions {
+                    return Err(Error::Unsuited(format!(
+                        "the data's max_length is {max_length} tokens, but the model has max_positions = {max_positions}: \
+                         raise max_positions or lower max_length"
+                    )));
+                }
+                let intermediate = intermediate.unwrap_or(4 * hidden);
+                let shape = bert::Shape {
+                    layers: *layers,
+                    hidden: *hidden,
+                    heads: *heads,
+                    intermediate,
+                };
+                Ok(Architecture::Bert(BertConfig::new(shape, *vocab_size, *max_positions)?))
+            }
+            (
+                Self::Mlp { hidden },
+                Input::Image {
+                    width,
+                    height,
+                    channels,
+                    ..
+                },
+            ) => {
+                let inputs = width * height * channels;
+                Ok(Architecture::Mlp(MlpConfig {
+                    inputs,
+                    hidden_sizes: hidden.clone(),
+                }))
+            }
+            (
+                Self::Lenet5 { channels, hidden },
+                Input::Image {
+                    width,
+                    height,
+                    channels: inputs,
+                    ..
+                },
+            ) => {
+                let convolutions: [usize; 2] = channels.as_slice().try_into().map_err(|_| {
+                    Error::Unsuited(format!("lenet5 has two convolutions, but channels = {channels:?}"))
+                })?;
+                Ok(Architecture::Lenet5(Lenet5Config::new(
+                    [*inputs, *height, *width],
+                    convolutions,
+                    *hidden,
+                )?))
+            }
+            (Self::Bert { .. }, Input::Image { .. }) => Err(Error::Unsuited(
+                "a bert model reads text, but the data are images".into(),
+            )),
+            (Self::Mlp { .. } | Self::Lenet5 { .. }, Input::Text { .. }) => Err(Error::Unsuited(
+                "this model reads images, but the data are text: use architecture = \"bert\"".into(),
+            )),
+        }
+    }
+}
+
+/// What a model reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Input {
+    /// Token sequences.
+    Text {
+        /// Longest sequence, special tokens included.
+        max_length: usize,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// Images of one size, normalized as `(pixel / 255 - mean) / std`.
+    Image {
+        /// Pixels.
+        width: usize,
+        /// Pixels.
+        height: usize,
+        /// 1 for grayscale.
+        channels: usize,
+        /// Of the training pixels, scaled to 0..1.
+        mean: f32,
+        /// Of the training pixels, scaled to 0..1.
+        std: f32,
+    },
+}
+
+/// `config.json`: everything but the weights that is needed to run a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Its shape.
+    #[serde(flatten)]
+    pub architecture: Architecture,
+    /// Class names by index, as Hugging Face writes them.
+    pub id2label: BTreeMap<usize, String>,
+    /// What it reads.
+    pub input: Input,
+    /// Widths of the prunable groups before any pruning, by group name: pruning targets are relative to these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dense_widths: BTreeMap<String, usize>,
+}
+
+impl ModelConfig {
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.id2label.len()
+    }
+}

@@ -1,0 +1,156 @@
+//! Gradient clipping and the in-place optimizers over all parameters of a model, in the order of their names.
+
+use crate::error::Result;
+use crate::masks::Masks;
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+use orchestrate_kernels::{AdamWStep, SgdStep, adamw_step, scale_in_place, sgd_step, squared_norm};
+use serde::{Deserialize, Serialize};
+
+/// Which update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019); betas 0.9 and 0.999, epsilon 1e-8.
+    Adamw,
+    /// Stochastic gradient descent with heavy-ball momentum (Sutskever et al. 2013).
+    Sgd,
+}
+
+/// Settings of the update rule.
+#[derive(Debug, Clone, Copy)]
+pub struct OptimizerSettings {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Of [`OptimizerKind::Sgd`].
+    pub momentum: f64,
+    /// Applied to tensors of two and more dimensions only: not to biases and norms.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient (Pascanu et al. 2013); 0 for none.
+    pub gradient_clip: f64,
+}
+
+struct Slot {
+    name: String,
+    parameter: Tensor,
+    first: Tensor,
+    second: Option<Tensor>,
+    mask: Option<Tensor>,
+}
+
+/// An optimizer with its moments.
+pub struct Optimizer {
+    settings: OptimizerSettings,
+    slots: Vec<Slot>,
+    steps: u64,
+}
+
+impl Optimizer {
+    /// An optimizer over `variables`, whose masks it enforces after every step.
+    ///
+    /// # Errors
+    /// If there is no memory for the moments.
+    pub fn new<'a>(
+        settings: OptimizerSettings,
+        variables: impl Iterator<Item = (&'a String, &'a Var)>,
+        masks: &Masks,
+    ) -> Result<Self> {
+        let slot = |(name, variable): (&String, &Var)| -> Result<Slot> {
+            let parameter = variable.as_tensor().clone();
+            let second = match settings.kind {
+                OptimizerKind::Adamw => Some(parameter.zeros_like()?),
+                OptimizerKind::Sgd => None,
+            };
+            let mask = masks.get(name).cloned();
+            Ok(Slot {
+                name: name.clone(),
+                first: parameter.zeros_like()?,
+                parameter,
+                second,
+                mask,
+            })
+        };
+        Ok(Self {
+            settings,
+            slots: variables.map(slot).collect::<Result<_>>()?,
+            steps: 0,
+        })
+    }
+
+    /// Names of the parameters that `gradients` does not reach.
+    pub fn without_gradient(&self, gradients: &GradStore) -> Vec<String> {
+        let missing = self.slots.iter().filter(|s| gradients.get(&s.parameter).is_none());
+        missing.map(|s| s.name.clone()).collect()
+    }
+
+    /// Clips and applies `gradients`; returns their global norm before clipping.
+    ///
+    /// A norm that is not finite is returned without any update.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64> {
+        let reached = || {
+            self.slots
+                .iter()
+                .filter_map(|slot| Some((slot, gradients.get(&slot.parameter)?)))
+        };
+        let mut sum = 0.0;
+        for (_, gradient) in reached() {
+            sum += squared_norm(gradient)?;
+        }
+        let norm = sum.sqrt();
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        let clip = self.settings.gradient_clip;
+        let factor = if clip > 0.0 && norm > clip {
+            (clip / norm) as f32
+        } else {
+            1.0
+        };
+        for (slot, gradient) in reached() {
+            let gradient = gradient.contiguous()?;
+            if factor < 1.0 {
+                scale_in_place(&gradient, factor)?;
+            }
+            slot.update(&gradient, learning_rate, self.steps + 1, &self.settings)?;
+        }
+        self.steps += 1;
+        Ok(norm)
+    }
+}
+
+impl Slot {
+    fn update(&self, gradient: &Tensor, learning_rate: f64, step: u64, settings: &OptimizerSettings) -> Result<()> {
+        let weight_decay = if self.parameter.rank() >= 2 {
+            settings.weight_decay
+        } else {
+            0.0
+        };
+        let mask = self.mask.as_ref();
+        match &self.second {
+            Some(second) => {
+                let rule = AdamWStep {
+                    lr: learning_rate,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    eps: 1e-8,
+                    weight_decay,
+                    step,
+                };
+                adamw_step(&self.parameter, gradient, &self.first, second, mask, &rule)?;
+            }
+            None => {
+                let rule = SgdStep {
+                    lr: learning_rate,
+                    momentum: settings.momentum,
+                    weight_decay,
+                    nesterov: false,
+                };
+                sgd_step(&self.parameter, gradient, &self.first, mask, &rule)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,361 @@
+//! The named tensors of one model: created from a seed, or read from a safetensors file.
+//!
+//! A model asks for each tensor by name while it is being built, with the shape its configuration implies; a missing
+//! tensor, a wrong shape and a tensor that nobody asked for are all errors, before any training. Iteration is by name, so
+//! that no hash order ever reaches a result.
+//!
+//! Three precisions share one file layout, told apart by what is there: `X.weight` as f32 alone is a float layer; with
+//! `X.input_scale` and `X.input_zero_point` it is trained quantization-aware; as i8 with `X.weight_scale` it runs on integers.
+
+use crate::error::{Error, Result};
+use crate::quantize::observer::{Observer, ObserverKind};
+use crate::random::{Purpose, step_of_name};
+use candle_core::{DType, Device, Tensor, Var};
+use orchestrate_kernels::{ActivationQuantizer, RandomStream};
+use safetensors::{Dtype, SafeTensors};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a parameter starts when it is not read from a file.
+#[derive(Debug, Clone, Copy)]
+pub enum Initial {
+    /// Normal with mean 0 and this standard deviation (Devlin et al. 2019 use 0.02).
+    Normal(f32),
+    /// Uniform in ±sqrt(6 / fan_in): He et al. 2015, section 2.2, for layers followed by a rectifier.
+    HeUniform {
+        /// Inputs that feed one unit.
+        fan_in: usize,
+    },
+    /// All zero (biases).
+    Zeros,
+    /// All one (norm gains).
+    Ones,
+}
+
+/// The int8 form of one weight: values, one scale an output channel.
+#[derive(Debug, Clone)]
+pub struct IntegerWeight {
+    /// `[out × rest]`, row-major.
+    pub values: Vec<i8>,
+    /// `[out]`.
+    pub scales: Vec<f32>,
+}
+
+/// A weight as a layer finds it.
+pub enum Weight {
+    /// f32, trainable where the store is.
+    Float(Tensor),
+    /// i8 with scales, for inference.
+    Integer(IntegerWeight),
+}
+
+/// Whether the tensors are to be trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Parameters become variables with gradients.
+    Train,
+    /// Plain tensors.
+    Infer,
+}
+
+/// Named tensors, see the module's text.
+pub struct Parameters {
+    floats: BTreeMap<String, Tensor>,
+    variables: BTreeMap<String, Var>,
+    integers: BTreeMap<String, (Vec<usize>, IntegerWeight)>,
+    quantizers: BTreeMap<String, ActivationQuantizer>,
+    observers: BTreeMap<String, Arc<Observer>>,
+    observe_with: Option<ObserverKind>,
+    create_from: Option<u64>,
+    asked: BTreeSet<String>,
+    weights: BTreeSet<String>,
+    device: Device,
+    purpose: Use,
+}
+
+pub(crate) const INPUT_SCALE: &str = ".input_scale";
+const INPUT_ZERO_POINT: &str = ".input_zero_point";
+pub(crate) const WEIGHT_SCALE: &str = "_scale";
+
+impl Parameters {
+    /// An empty store whose tensors are drawn as they are asked for.
+    pub fn create(seed: u64, device: &Device) -> Self {
+        Self {
+            create_from: Some(seed),
+            ..Self::empty(device, Use::Train)
+        }
+    }
+
+    fn empty(device: &Device, purpose: Use) -> Self {
+        Self {
+            floats: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            integers: BTreeMap::new(),
+            quantizers: BTreeMap::new(),
+            observers: BTreeMap::new(),
+            observe_with: None,
+            create_from: None,
+            asked: BTreeSet::new(),
+            weights: BTreeSet::new(),
+            device: device.clone(),
+            purpose,
+        }
+    }
+
+    /// A store over given f32 tensors (shrunk or copied from another model).
+    pub fn from_tensors(floats: BTreeMap<String, Tensor>, device: &Device, purpose: Use) -> Self {
+        Self {
+            floats,
+            ..Self::empty(device, purpose)
+        }
+    }
+
+    /// Reads a `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Corrupt`] for anything that is not a well-formed safetensors file of f32, i8 and u8.
+    pub fn read(path: &Path, device: &Device, purpose: Use) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let corrupt = |detail: String| Error::Corrupt {
+            path: path.into(),
+            expected: "safetensors file",
+            detail,
+        };
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        let mut store = Self::empty(device, purpose);
+        let mut zero_points = BTreeMap::new();
+        for (name, view) in file.iter() {
+            match view.dtype() {
+                Dtype::F32 => {
+                    let tensor = Tensor::from_vec(floats_of(view.data()), view.shape(), device)?;
+                    store.floats.insert(name.to_owned(), tensor);
+                }
+                Dtype::I8 => {
+                    let values = view.data().iter().map(|&b| b.cast_signed()).collect();
+                    let weight = IntegerWeight {
+                        values,
+                        scales: Vec::new(),
+                    };
+                    store.integers.insert(name.to_owned(), (view.shape().to_vec(), weight));
+                }
+                Dtype::U8 if name.ends_with(INPUT_ZERO_POINT) && view.data().len() == 1 => {
+                    zero_points.insert(name.trim_end_matches(INPUT_ZERO_POINT).to_owned(), view.data()[0]);
+                }
+                other => return Err(corrupt(format!("tensor {name:?} has the unsupported type {other:?}"))),
+            }
+        }
+        store.attach_scales(zero_points).map_err(corrupt)?;
+        Ok(store)
+    }
+
+    /// Moves scales and zero points from the tensors to what they belong to.
+    fn attach_scales(&mut self, zero_points: BTreeMap<String, u8>) -> std::result::Result<(), String> {
+        for (layer, zero_point) in zero_points {
+            let scale = self
+                .floats
+                .remove(&format!("{layer}{INPUT_SCALE}"))
+                .and_then(|t| t.to_scalar::<f32>().ok());
+            match scale {
+                Some(scale) if scale.is_finite() && scale > 0.0 => {
+                    self.quantizers.insert(layer, ActivationQuantizer { scale, zero_point });
+                }
+                Some(scale) => return Err(format!("{layer}{INPUT_SCALE} is {scale}")),
+                None => return Err(format!("{layer} has a zero point but no {INPUT_SCALE}")),
+            }
+        }
+        for (name, (shape, weight)) in &mut self.integers {
+            let scales = self.floats.remove(&format!("{name}{WEIGHT_SCALE}"));
+            let scales = scales.ok_or_else(|| format!("{name} is i8 but {name}{WEIGHT_SCALE} is absent"))?;
+            weight.scales = scales.to_vec1().map_err(|e| e.to_string())?;
+            if Some(&weight.scales.len()) != shape.first() {
+                return Err(format!(
+                    "{name} has {shape:?} values but {} scales",
+                    weight.scales.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on, every quantizable layer that is built gets an observer of this kind for its input.
+    pub fn observe_inputs(&mut self, kind: ObserverKind) {
+        self.observe_with = Some(kind);
+    }
+
+    /// The device the tensors live on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The parameter `name` of `shape`, as f32.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] or [`Error::WrongTensor`].
+    pub fn float(&mut self, name: &str, shape: &[usize], initial: Initial) -> Result<Tensor> {
+        self.asked.insert(name.to_owned());
+        if let Some(variable) = self.variables.get(name) {
+            return Ok(variable.as_tensor().clone());
+        }
+        let tensor = match (self.floats.get(name), self.create_from) {
+            (Some(tensor), _) => tensor.clone(),
+            (None, Some(seed)) => draw(name, shape, initial, seed, &self.device)?,
+            (None, None) => {
+                return Err(Error::MissingTensor {
+                    name: name.into(),
+                    shape: shape.to_vec(),
+                });
+            }
+        };
+        check_shape(name, tensor.dims(), shape)?;
+        match self.purpose {
+            Use::Infer => {
+                self.floats.insert(name.to_owned(), tensor.clone());
+                Ok(tensor)
+            }
+            Use::Train => {
+                let variable = Var::from_tensor(&tensor)?;
+                let tensor = variable.as_tensor().clone();
+                self.floats.remove(name);
+                self.variables.insert(name.to_owned(), variable);
+                Ok(tensor)
+            }
+        }
+    }
+
+    /// The weight `name` of `shape`, in whichever precision the store holds it.
+    ///
+    /// # Errors
+    /// As [`Parameters::float`].
+    pub fn weight(&mut self, name: &str, shape: &[usize], initial: Initial) -> Result<Weight> {
+        self.weights.insert(name.to_owned());
+        if let Some((found, weight)) = self.integers.get(name) {
+            check_shape(name, found, shape)?;
+            self.asked.insert(name.to_owned());
+            return Ok(Weight::Integer(weight.clone()));
+        }
+        Ok(Weight::Float(self.float(name, shape, initial)?))
+    }
+
+    /// The input quantizer of the layer at `path`, if the store has one.
+    pub fn input_quantizer(&self, path: &str) -> Option<ActivationQuantizer> {
+        self.quantizers.get(path).copied()
+    }
+
+    /// The observer of the layer at `path`: new if inputs are being observed, fixed if the file holds its range.
+    pub fn observer(&mut self, path: &str) -> Option<Arc<Observer>> {
+        let observer = match (self.input_quantizer(path), self.observe_with) {
+            (Some(quantizer), _) => Observer::fixed(quantizer),
+            (None, Some(kind)) => Observer::new(kind),
+            (None, None) => return None,
+        };
+        let observer = Arc::new(observer);
+        self.observers.insert(path.to_owned(), observer.clone());
+        Some(observer)
+    }
+
+    /// Whether layers built from this store quantize: inputs are being observed, or the file holds their ranges.
+    pub fn simulates_quantization(&self) -> bool {
+        self.observe_with.is_some() || !self.quantizers.is_empty()
+    }
+
+    /// The observers of all layers built so far, by path.
+    pub fn observers(&self) -> &BTreeMap<String, Arc<Observer>> {
+        &self.observers
+    }
+
+    /// The names of all quantizable weights of the layers built so far.
+    pub fn weight_names(&self) -> &BTreeSet<String> {
+        &self.weights
+    }
+
+    /// The input quantizers that the file held, by layer path.
+    pub fn quantizers(&self) -> &BTreeMap<String, ActivationQuantizer> {
+        &self.quantizers
+    }
+
+    /// Called once the model is built: refuses tensors that no layer asked for.
+    ///
+    /// # Errors
+    /// [`Error::UnusedTensors`].
+    pub fn finish(&self) -> Result<()> {
+        let names = self.floats.keys().chain(self.integers.keys());
+        let unused: Vec<String> = names.filter(|n| !self.asked.contains(*n)).cloned().collect();
+        if unused.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::UnusedTensors(unused))
+        }
+    }
+
+    /// The trainable variables, sorted by name.
+    pub fn variables(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.variables.iter()
+    }
+
+    /// The f32 tensors by name, detached from any graph.
+    pub fn floats(&self) -> BTreeMap<String, Tensor> {
+        let variables = self.variables.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor()));
+        variables
+            .chain(self.floats.iter().map(|(n, t)| (n.clone(), t.clone())))
+            .collect()
+    }
+
+    /// Number of parameters: scales and zero points do not count.
+    pub fn count(&self) -> usize {
+        let floats: usize = self.floats.values().map(Tensor::elem_count).sum();
+        let variables: usize = self.variables.values().map(|v| v.as_tensor().elem_count()).sum();
+        floats + variables + self.integers.values().map(|(_, w)| w.values.len()).sum::<usize>()
+    }
+
+    /// Number of parameters that are not zero.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read back from its device.
+    pub fn count_nonzero(&self) -> Result<usize> {
+        let mut count = 0;
+        for tensor in self.floats().values() {
+            count += tensor
+                .flatten_all()?
+                .to_vec1::<f32>()?
+                .iter()
+                .filter(|v| **v != 0.0)
+                .count();
+        }
+        let integers = self.integers.values().flat_map(|(_, w)| &w.values);
+        Ok(count + integers.filter(|v| **v != 0).count())
+    }
+}
+
+fn check_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::WrongTensor {
+        name: name.into(),
+        found: format!("{found:?}"),
+        expected: format!("{expected:?}"),
+    })
+}
+
+fn floats_of(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(4)
+        .map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+        .collect()
+}
+
+fn draw(name: &str, shape: &[usize], initial: Initial, seed: u64, device: &Device) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let mut stream = RandomStream::new(Purpose::Initialize.key(seed, step_of_name(name)));
+    let values = match initial {
+        Initial::Normal(deviation) => (0..count).map(|_| stream.normal() * deviation).collect(),
+        Initial::HeUniform { fan_in } => {
+            let bound = (6.0 / fan_in.max(1) as f32).sqrt();
+            (0..count).map(|_| (2.0 * stream.uniform() - 1.0) * bound).collect()
+        }
+        Initial::Zeros => return Ok(Tensor::zeros(shape, DType::F32, device)?),
+        Initial::Ones => return Ok(Tensor::ones(shape, DType::F32, device)?),
+    };
+    Ok(Tensor::from_vec(values, shape, device)?)
+}

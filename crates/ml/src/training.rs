@@ -1,0 +1,188 @@
+//! The training loop: one function, [`fit`], for every step that trains.
+//!
+//! Its result depends on the initial parameters, the data, the settings and the seed alone: batches and dropout come from
+//! streams keyed by epoch and step, and parameters are visited in the order of their names.
+
+use crate::artifact::LoadedModel;
+use crate::batch::{EpochOrder, Rows};
+use crate::distillation::Targets;
+use crate::error::{Error, Result};
+use crate::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
+use crate::pass::Pass;
+use crate::progress::{Progress, Watch};
+use crate::quantize::observer::Ranges;
+use crate::schedule::Schedule;
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use orchestrate_kernels::cross_entropy;
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Settings of one training, as a recipe's step gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Passes over the training rows.
+    pub epochs: usize,
+    /// Stop after this many optimizer steps, if sooner.
+    pub max_steps: Option<usize>,
+    /// Rows a step.
+    pub batch_size: usize,
+    /// Peak rate.
+    pub learning_rate: f64,
+    /// Update rule.
+    pub optimizer: OptimizerKind,
+    /// Of SGD.
+    pub momentum: f64,
+    /// Decoupled for AdamW, added to the gradient for SGD.
+    pub weight_decay: f64,
+    /// Of the learning rate.
+    pub schedule: Schedule,
+    /// Fraction of the steps over which the rate rises.
+    pub warmup: f64,
+    /// Largest global gradient norm; 0 for none.
+    pub gradient_clip: f64,
+    /// Mass that the hard targets give to the other classes (Szegedy et al. 2016, section 7).
+    pub label_smoothing: f64,
+    /// Share of activations dropped.
+    pub dropout: f64,
+    /// Whether rows of like length share a batch.
+    pub bucket_by_length: bool,
+}
+
+impl Training {
+    fn order(&self, seed: u64) -> EpochOrder {
+        EpochOrder {
+            batch_size: self.batch_size,
+            by_length: self.bucket_by_length,
+            seed,
+        }
+    }
+
+    fn optimizer_settings(&self) -> OptimizerSettings {
+        OptimizerSettings {
+            kind: self.optimizer,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            gradient_clip: self.gradient_clip,
+        }
+    }
+
+    fn total_steps(&self, rows: usize) -> usize {
+        let all = self.epochs * rows.div_ceil(self.batch_size);
+        self.max_steps.map_or(all, |limit| all.min(limit))
+    }
+}
+
+/// What a training did.
+#[derive(Debug, Clone, Copy)]
+pub struct Fitted {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Mean loss of the last tenth of the steps.
+    pub final_loss: f64,
+}
+
+/// Trains `trainee` in place on `rows`, towards the labels and, if given, towards a teacher's `targets`.
+///
+/// # Errors
+/// [`Error::NotFinite`] if the loss or the gradient stops being a number, [`Error::NoGradient`] if a parameter is not
+/// reached, [`Error::Unsuited`] if there are no rows.
+pub fn fit(
+    trainee: &LoadedModel,
+    rows: &Rows,
+    targets: Option<&Targets>,
+    settings: &Training,
+    seed: u64,
+    watch: Watch,
+) -> Result<Fitted> {
+    if rows.is_empty() {
+        return Err(Error::Unsuited("there are no training rows".into()));
+    }
+    let total = settings.total_steps(rows.len());
+    let mut optimizer = Optimizer::new(
+        settings.optimizer_settings(),
+        trainee.parameters.variables(),
+        &trainee.masks,
+    )?;
+    let mut losses = Vec::with_capacity(total);
+    let (started, mut rows_seen) = (Instant::now(), 0);
+    let batches = (0..settings.epochs).flat_map(|epoch| rows.epoch(&settings.order(seed), epoch));
+    for (step, indices) in batches.take(total).enumerate() {
+        let learning_rate = settings.learning_rate * settings.schedule.factor(step, total, settings.warmup);
+        let ranges = if 2 * step < total { Ranges::Track } else { Ranges::Fixed };
+        let pass = Pass::training(settings.dropout as f32, seed, step as u64, ranges);
+
+        let logits = trainee.model.forward(&rows.batch(&indices)?, &pass)?;
+        let loss = objective(
+            &logits,
+            &rows.labels(&indices)?,
+            targets,
+            &indices,
+            settings.label_smoothing,
+        )?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        let not_finite = |what: &str| Error::NotFinite {
+            what: what.into(),
+            step,
+            learning_rate,
+        };
+        if !value.is_finite() {
+            return Err(not_finite("the loss"));
+        }
+        let gradients = loss.backward()?;
+        if step == 0 {
+            require_gradients(&optimizer, &gradients)?;
+        }
+        if !optimizer.step(&gradients, learning_rate)?.is_finite() {
+            return Err(not_finite("the gradient"));
+        }
+        losses.push(value);
+        rows_seen += indices.len();
+        let speed = rows_seen as f64 / started.elapsed().as_secs_f64();
+        watch(&Progress {
+            done: step + 1,
+            total,
+            loss: Some(recent_mean(&losses, 20)),
+            rows_per_second: Some(speed),
+        });
+    }
+    Ok(Fitted {
+        steps: losses.len(),
+        final_loss: recent_mean(&losses, losses.len().div_ceil(10)),
+    })
+}
+
+/// Hard-label cross entropy, mixed with the distance to the teacher's soft labels where there is a teacher.
+fn objective(
+    logits: &Tensor,
+    labels: &Tensor,
+    targets: Option<&Targets>,
+    rows: &[usize],
+    label_smoothing: f64,
+) -> Result<Tensor> {
+    match targets {
+        None => Ok(cross_entropy(logits, labels, label_smoothing)?),
+        Some(targets) => {
+            let soft = targets.loss(logits, rows)?;
+            if targets.alpha() >= 1.0 {
+                return Ok(soft);
+            }
+            let hard = cross_entropy(logits, labels, label_smoothing)?;
+            Ok(((soft * targets.alpha())? + (hard * (1.0 - targets.alpha()))?)?)
+        }
+    }
+}
+
+fn require_gradients(optimizer: &Optimizer, gradients: &GradStore) -> Result<()> {
+    let missing = optimizer.without_gradient(gradients);
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::NoGradient(missing))
+    }
+}
+
+fn recent_mean(losses: &[f64], count: usize) -> f64 {
+    let recent = &losses[losses.len().saturating_sub(count.max(1))..];
+    recent.iter().sum::<f64>() / recent.len().max(1) as f64
+}
