@@ -1,1 +1,49 @@
-//! Placeholder until the first commit of this crate.
+//! The build engine: action keys, the store, the action cache, the scheduler and its executors.
+
+mod action;
+mod artifact;
+mod assess;
+mod cancel;
+mod change;
+mod digest;
+mod error;
+mod event;
+mod executor;
+mod freshness;
+mod graph;
+mod input_file;
+mod job;
+mod key;
+mod log_tail;
+mod plan;
+mod pools;
+mod process;
+mod record;
+mod report;
+mod result;
+mod scheduler;
+mod states;
+mod step;
+mod store;
+mod worker;
+
+pub use action::{Action, ActionId, Demand, Input, Kind};
+pub use artifact::{Tree, TreeEntry, TreeError};
+pub use cancel::Cancel;
+pub use change::{Change, changes};
+pub use digest::{Digest, ParseDigestError};
+pub use error::EngineError;
+pub use event::RunEvent;
+pub use executor::{Executed, ExecutionError, Executor, InProcessExecutor, Notice};
+pub use freshness::{Freshness, Reason};
+pub use graph::{ActionGraph, GraphError};
+pub use key::{ActionKey, InputDigest, KEY_SCHEMA, KeyDocument};
+pub use plan::{Decision, Plan, PlannedAction, plan};
+pub use process::ProcessExecutor;
+pub use record::{ActionRecord, RecordedOutcome};
+pub use report::{ActionOutcome, ActionReport, BuildReport};
+pub use result::ActionResult;
+pub use scheduler::{BuildOptions, build};
+pub use step::{FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
+pub use store::{Integrity, Lease, Lookup, Store, StoreError};
+pub use worker::{WorkOrder, WorkerMessage, run_worker};

@@ -1,0 +1,157 @@
+//! The 256-bit blake3 digest that names every blob, tree and action key.
+//!
+//! Invariants: its text form is 64 lower-case hexadecimal digits, everywhere; two digests of different things (a tree, a
+//! key, a blob) never come from the same bytes, because all but blobs begin with a domain tag of their own.
+//!
+//! Files are read, not mapped: a mapped input that somebody truncates meanwhile would kill the process with SIGBUS.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+/// How much is read at a time: enough for rayon to share out, little enough to stay in the caches.
+const CHUNK: usize = 1 << 20;
+
+/// A blake3 digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest whose bytes these are.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of a file's content; big files are hashed by all threads.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        copy_and_hash(&mut File::open(path)?, &mut io::sink()).map(|(digest, _)| digest)
+    }
+
+    /// The first ten hexadecimal digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(10);
+        text
+    }
+}
+
+/// Copies `source` to `target`; what passed by is hashed. Returns its digest and how many bytes it was.
+pub(crate) fn copy_and_hash(source: &mut dyn Read, target: &mut dyn Write) -> io::Result<(Digest, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = Vec::new();
+    loop {
+        chunk.clear();
+        if Read::take(&mut *source, CHUNK as u64).read_to_end(&mut chunk)? == 0 {
+            return Ok((Digest(*hasher.finalize().as_bytes()), hasher.count()));
+        }
+        if chunk.len() == CHUNK {
+            hasher.update_rayon(&chunk);
+        } else {
+            hasher.update(&chunk);
+        }
+        target.write_all(&chunk)?;
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no digest: 64 lower-case hexadecimal digits were expected")]
+pub struct ParseDigestError(String);
+
+impl FromStr for Digest {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDigestError> {
+        let is_lower_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match blake3::Hash::from_hex(text) {
+            Ok(hash) if is_lower_hex => Ok(Self(*hash.as_bytes())),
+            _ => Err(ParseDigestError(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = ParseDigestError;
+
+    fn try_from(text: String) -> Result<Self, ParseDigestError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_json_round_trip_and_refuse_everything_else() {
+        let digest = Digest::of_bytes(b"abc");
+        assert_eq!(
+            digest.to_string(),
+            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
+        );
+        assert_eq!(digest.short(), "6437b3ac38");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json, format!("\"{digest}\""));
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        for wrong in [
+            "",
+            "6437",
+            &digest.to_string().to_uppercase(),
+            &digest.to_string()[1..],
+            &"é".repeat(32),
+        ] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes_whatever_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let bytes: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let path = folder.path().join(size.to_string());
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(Digest::of_file(&path).unwrap(), Digest::of_bytes(&bytes), "{size}");
+        }
+    }
+}

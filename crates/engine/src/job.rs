@@ -1,0 +1,301 @@
+//! What a thread of the scheduler does with one stale action: lease, verified inputs, execution, publication.
+//!
+//! Invariants: nothing is started whose result another build has just made; a step gets only bytes that were hashed in this
+//! build; nothing is published if an external input is no longer what was hashed into the key.
+
+use crate::action::{Action, ActionId, Input};
+use crate::artifact::Tree;
+use crate::assess::{Assessment, find_result, reason_of};
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::event::RunEvent;
+use crate::executor::{Executed, ExecutionError, Executor, Notice};
+use crate::freshness::Reason;
+use crate::graph::ActionGraph;
+use crate::input_file::InputFile;
+use crate::key::InputDigest;
+use crate::result::ActionResult;
+use crate::step::{FailureClass, InputFiles, StepError};
+use crate::store::{Integrity, Lease, Store, StoreError};
+use crate::worker::WorkOrder;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How often another build's lease is tried.
+const LEASE_POLL: Duration = Duration::from_millis(20);
+
+/// What all jobs of a build share.
+pub(crate) struct JobContext<'a> {
+    pub(crate) graph: &'a ActionGraph,
+    pub(crate) store: &'a Store,
+    pub(crate) executor: &'a dyn Executor,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) sink: &'a (dyn Fn(RunEvent) + Sync),
+    /// Artifacts whose bytes were hashed in this build.
+    pub(crate) verified: Mutex<HashSet<Digest>>,
+}
+
+/// One stale action that is to be run.
+pub(crate) struct Job {
+    pub(crate) id: ActionId,
+    pub(crate) assessment: Assessment,
+    pub(crate) reason: Reason,
+    /// Whether a result without bytes is of no use.
+    pub(crate) needs_bytes: bool,
+}
+
+/// An input whose bytes are not as they should be.
+#[derive(Debug)]
+pub(crate) struct BadInput {
+    pub(crate) producer: ActionId,
+    pub(crate) tree: Digest,
+    pub(crate) reason: Reason,
+}
+
+/// A job that has its result.
+pub(crate) enum Done {
+    /// It ran.
+    Executed(ActionResult),
+    /// The result was made elsewhere meanwhile.
+    Found(ActionResult),
+}
+
+/// A job that has none.
+pub(crate) enum Halt {
+    /// It failed.
+    Failed {
+        error: String,
+        class: FailureClass,
+        log: String,
+    },
+    /// It cannot run before these are made anew.
+    BadInputs(Vec<BadInput>),
+    /// The build was told to stop.
+    Cancelled,
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        let class = match &error {
+            StoreError::BadOutput { .. } | StoreError::Tree(_) => FailureClass::Step,
+            StoreError::Io { .. }
+            | StoreError::NotWritable { .. }
+            | StoreError::NotAStore { .. }
+            | StoreError::NewerFormat { .. }
+            | StoreError::BadFormat { .. }
+            | StoreError::NotWhole { .. }
+            | StoreError::InTheWay { .. } => FailureClass::Environment,
+        };
+        Self::Failed {
+            error: error.to_string(),
+            class,
+            log: String::new(),
+        }
+    }
+}
+
+impl Job {
+    /// Does the job.
+    pub(crate) fn run(&self, context: &JobContext<'_>) -> Result<Done, Halt> {
+        let action = context.graph.get(self.id);
+        let key = &self.assessment.key;
+        let _span = tracing::info_span!("step", id = %action.name, key = %key.short()).entered();
+        let _lease = self.lease(action, context)?;
+        if let Ok(result) = find_result(context.store, key, self.needs_bytes)? {
+            return Ok(Done::Found(result));
+        }
+        let inputs = self.inputs(action, context)?;
+        (context.sink)(RunEvent::ActionStarted {
+            action: action.name.clone(),
+            step: action.step.clone(),
+            key: *key,
+            reason: self.reason.clone(),
+        });
+        let scratch = context.store.scratch()?;
+        let started = Instant::now();
+        let executed = self.execute(action, inputs, scratch.path(), context)?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.check_files(&executed)?;
+        let tree = context.store.publish(scratch.path())?;
+        self.keep(action, executed, &tree, seconds, context).map(Done::Executed)
+    }
+
+    /// Takes the action's lease; waits while another build has it.
+    fn lease(&self, action: &Action, context: &JobContext<'_>) -> Result<Lease, Halt> {
+        let mut is_told = false;
+        loop {
+            if let Some(lease) = context.store.try_lease(&self.assessment.key)? {
+                return Ok(lease);
+            }
+            if context.cancel.is_stopped() {
+                return Err(Halt::Cancelled);
+            }
+            if !is_told {
+                let reason = "the same is being made by another action or build".to_owned();
+                (context.sink)(RunEvent::ActionWaiting {
+                    action: action.name.clone(),
+                    reason,
+                });
+                is_told = true;
+            }
+            std::thread::sleep(LEASE_POLL);
+        }
+    }
+
+    /// The files of all inputs, verified.
+    fn inputs(&self, action: &Action, context: &JobContext<'_>) -> Result<BTreeMap<String, InputFiles>, Halt> {
+        let mut files = BTreeMap::new();
+        let mut bad = Vec::new();
+        for (role, digest) in &self.assessment.document.inputs {
+            match (&action.inputs[role], digest) {
+                (Input::Action(producer), InputDigest::Artifact(tree)) => match verify(tree, context)? {
+                    Integrity::Whole => {
+                        files.insert(role.clone(), InputFiles::Artifact(context.store.paths(tree, role)?));
+                    }
+                    found => bad.extend(reason_of(found).map(|reason| BadInput {
+                        producer: *producer,
+                        tree: *tree,
+                        reason,
+                    })),
+                },
+                (Input::File(path), _) => {
+                    files.insert(role.clone(), InputFiles::File(path.clone()));
+                }
+                (Input::Action(_), InputDigest::File { .. }) => unreachable!("an action's input is an artifact"),
+            }
+        }
+        if bad.is_empty() {
+            Ok(files)
+        } else {
+            Err(Halt::BadInputs(bad))
+        }
+    }
+
+    fn execute(
+        &self,
+        action: &Action,
+        inputs: BTreeMap<String, InputFiles>,
+        output: &Path,
+        context: &JobContext<'_>,
+    ) -> Result<Executed, Halt> {
+        let order = WorkOrder {
+            action: action.name.clone(),
+            kind: action.kind.name.clone(),
+            parameters: action.parameters.clone(),
+            seed: action.seed,
+            numerics: action.numerics.clone(),
+            inputs,
+            output: output.to_owned(),
+        };
+        let mut on = |notice| {
+            let action = action.name.clone();
+            (context.sink)(match notice {
+                Notice::Progress(p) => RunEvent::ActionProgress {
+                    action,
+                    done: p.done,
+                    total: p.total,
+                    values: p.values,
+                },
+                Notice::Log(line) => RunEvent::Log { action, line },
+            });
+        };
+        context
+            .executor
+            .execute(&order, context.cancel, &mut on)
+            .map_err(|error| {
+                let message = error.to_string();
+                match error {
+                    ExecutionError::Cancelled => Halt::Cancelled,
+                    ExecutionError::Step {
+                        error: StepError { class, .. },
+                        log,
+                    }
+                    | ExecutionError::Crashed { class, log, .. } => Halt::Failed {
+                        error: message,
+                        class,
+                        log,
+                    },
+                    ExecutionError::Spawn { .. } => Halt::Failed {
+                        error: message,
+                        class: FailureClass::Environment,
+                        log: String::new(),
+                    },
+                }
+            })
+    }
+
+    /// Fails if an external input is no longer what it was when the key was made.
+    fn check_files(&self, executed: &Executed) -> Result<(), Halt> {
+        let problem = self.assessment.files.iter().find_map(problem_of);
+        match problem {
+            None => Ok(()),
+            Some(error) => Err(Halt::Failed {
+                error,
+                class: FailureClass::Input,
+                log: executed.log.clone(),
+            }),
+        }
+    }
+
+    fn keep(
+        &self,
+        action: &Action,
+        executed: Executed,
+        tree: &Tree,
+        seconds: f64,
+        context: &JobContext<'_>,
+    ) -> Result<ActionResult, Halt> {
+        let result = ActionResult {
+            key: self.assessment.key,
+            kind: action.kind.clone(),
+            tree: tree.digest(),
+            metrics: executed.outcome.metrics,
+            measurements: executed.outcome.measurements,
+            seconds,
+            peak_memory_bytes: executed.peak_memory_bytes,
+            log: executed.log,
+        };
+        context.store.put_result(&self.assessment.document, &result)?;
+        remember_verified(result.tree, context);
+        Ok(result)
+    }
+}
+
+fn problem_of(file: &InputFile) -> Option<String> {
+    let what = match file.is_unchanged() {
+        Ok(true) => return None,
+        Ok(false) => "changed since this build looked at it".to_owned(),
+        Err(error) => format!("can no longer be read: {error}"),
+    };
+    Some(format!(
+        "input file {} {what}; nothing was kept: build again",
+        file.path.display()
+    ))
+}
+
+/// Hashes an artifact's bytes, once a build; after that a look at their sizes is enough.
+fn verify(tree: &Digest, context: &JobContext<'_>) -> Result<Integrity, StoreError> {
+    let is_verified = context
+        .verified
+        .lock()
+        .expect("no one panics with this lock")
+        .contains(tree);
+    if is_verified {
+        return context.store.has_bytes(tree);
+    }
+    let integrity = context.store.verify(tree)?;
+    if integrity == Integrity::Whole {
+        remember_verified(*tree, context);
+    }
+    Ok(integrity)
+}
+
+fn remember_verified(tree: Digest, context: &JobContext<'_>) {
+    context
+        .verified
+        .lock()
+        .expect("no one panics with this lock")
+        .insert(tree);
+}

@@ -1,0 +1,147 @@
+//! What a build would do, without doing it.
+//!
+//! Invariants, for a build that follows with nothing changed in between: of the actions planned to run, each key is run;
+//! one that is planned as a hit is not. The exceptions are about bytes alone: a hit is run if an action that *may* run
+//! turns out to need its bytes and they are gone, or if they are found damaged when they are hashed; and one that would
+//! run for want of bytes need not if another brings the same bytes back.
+
+use crate::action::ActionId;
+use crate::assess::{Assessor, reason_of};
+use crate::digest::Digest;
+use crate::error::EngineError;
+use crate::freshness::{Freshness, Reason};
+use crate::graph::ActionGraph;
+use crate::key::ActionKey;
+use crate::store::Store;
+use std::collections::BTreeMap;
+
+/// What a build would do with one action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: the result is known.
+    Hit {
+        /// Its key.
+        key: ActionKey,
+        /// Its artifact.
+        tree: Digest,
+    },
+    /// Run it.
+    Run {
+        /// Its key.
+        key: ActionKey,
+        /// Why.
+        reason: Reason,
+    },
+    /// That shows when its inputs are there: they are to run, and may come out as they were.
+    Maybe {
+        /// Names of the direct inputs that are not known yet.
+        depends_on: Vec<String>,
+    },
+}
+
+/// One action of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedAction {
+    /// Its id.
+    pub id: ActionId,
+    /// Its name.
+    pub name: String,
+    /// Its step.
+    pub step: String,
+    /// What would be done.
+    pub decision: Decision,
+}
+
+/// What a build would do: every action that the targets need, in topological order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The actions.
+    pub actions: Vec<PlannedAction>,
+}
+
+impl Plan {
+    /// Whether a build would run nothing.
+    #[must_use]
+    pub fn is_up_to_date(&self) -> bool {
+        self.actions
+            .iter()
+            .all(|action| matches!(action.decision, Decision::Hit { .. }))
+    }
+}
+
+/// What a build of `targets` would do. `recipe` is the name under which earlier runs are looked up.
+///
+/// # Errors
+/// [`EngineError`] if an input file or the store cannot be read.
+pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &str) -> Result<Plan, EngineError> {
+    let mut assessor = Assessor::new(graph, store, recipe)?;
+    let mut decisions: BTreeMap<ActionId, Decision> = BTreeMap::new();
+    for id in graph.ancestors_of(targets) {
+        let unknown: Vec<ActionId> = graph
+            .dependencies(id)
+            .into_iter()
+            .filter(|input| hit_tree(&decisions, *input).is_none())
+            .collect();
+        let decision = if unknown.is_empty() {
+            let tree_of = |input| hit_tree(&decisions, input).expect("all inputs are hits");
+            let assessment = assessor.assess(id, &tree_of, targets.contains(&id))?;
+            match assessment.freshness {
+                Freshness::Fresh(result) => Decision::Hit {
+                    key: assessment.key,
+                    tree: result.tree,
+                },
+                Freshness::Stale(reason) => Decision::Run {
+                    key: assessment.key,
+                    reason,
+                },
+            }
+        } else {
+            Decision::Maybe {
+                depends_on: unknown.iter().map(|input| graph.get(*input).name.clone()).collect(),
+            }
+        };
+        decisions.insert(id, decision);
+    }
+    demand_bytes(graph, store, &mut decisions)?;
+    let actions = decisions.into_iter().map(|(id, decision)| {
+        let action = graph.get(id);
+        PlannedAction {
+            id,
+            name: action.name.clone(),
+            step: action.step.clone(),
+            decision,
+        }
+    });
+    Ok(Plan {
+        actions: actions.collect(),
+    })
+}
+
+fn hit_tree(decisions: &BTreeMap<ActionId, Decision>, id: ActionId) -> Option<Digest> {
+    match decisions.get(&id) {
+        Some(Decision::Hit { tree, .. }) => Some(*tree),
+        Some(Decision::Run { .. } | Decision::Maybe { .. }) | None => None,
+    }
+}
+
+/// An action that runs needs the bytes of its inputs: those that are known but gone must be made anew, and so on.
+fn demand_bytes(
+    graph: &ActionGraph,
+    store: &Store,
+    decisions: &mut BTreeMap<ActionId, Decision>,
+) -> Result<(), EngineError> {
+    let descending: Vec<ActionId> = decisions.keys().rev().copied().collect();
+    for id in descending {
+        if !matches!(decisions[&id], Decision::Run { .. }) {
+            continue;
+        }
+        for input in graph.dependencies(id) {
+            if let Decision::Hit { key, tree } = decisions[&input]
+                && let Some(reason) = reason_of(store.has_bytes(&tree)?)
+            {
+                decisions.insert(input, Decision::Run { key, reason });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Run records: what each build did, and what `why` compares with.
+//!
+//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it ends, and the end.
+//! Invariants: lines are only ever appended, so that the record of a build that was killed tells what was done until then;
+//! a line that cannot be read, such as a last one cut short, is passed over.
+
+use crate::digest::Digest;
+use crate::freshness::Reason;
+use crate::key::ActionKey;
+use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Records of one recipe that are kept; older ones are removed.
+const KEPT: usize = 100;
+
+/// What came of an action, as the record has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordedOutcome {
+    /// Its result was known.
+    Cached,
+    /// It ran.
+    Executed,
+    /// It failed.
+    Failed,
+    /// It was not tried.
+    Skipped,
+}
+
+impl RecordedOutcome {
+    /// Whether there was a result.
+    fn has_result(self) -> bool {
+        match self {
+            Self::Cached | Self::Executed => true,
+            Self::Failed | Self::Skipped => false,
+        }
+    }
+}
+
+/// One action's line of a run record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActionRecord {
+    /// Its name.
+    pub action: String,
+    /// Its step.
+    pub step: String,
+    /// Its key, if it was known.
+    pub key: Option<ActionKey>,
+    /// Its artifact, if there is one.
+    pub tree: Option<Digest>,
+    /// What came of it.
+    pub outcome: RecordedOutcome,
+    /// Why it ran, if it did.
+    pub reason: Option<Reason>,
+    /// How long it ran.
+    pub seconds: f64,
+}
+
+/// One line of a record.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+enum Line {
+    Run { recipe: String, started_millis: u64 },
+    Action(ActionRecord),
+    End { seconds: f64, cancelled: bool },
+}
+
+/// The record of a run that goes on.
+pub(crate) struct RunRecord {
+    file: File,
+    path: PathBuf,
+}
+
+impl RunRecord {
+    /// Begins the record of a run of `recipe`, and removes the recipe's oldest ones.
+    pub(crate) fn start(store: &Store, recipe: &str) -> Result<Self, StoreError> {
+        let folder = runs_folder(store);
+        remove_oldest(&folder, recipe)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let path = folder.join(format!("{millis}-{}.jsonl", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => {
+                    let mut record = Self { file, path };
+                    record.append(&Line::Run {
+                        recipe: recipe.to_owned(),
+                        started_millis: millis,
+                    })?;
+                    return Ok(record);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => millis += 1,
+                Err(error) => return Err(StoreError::io("make", &path)(error)),
+            }
+        }
+    }
+
+    /// Notes what came of an action. A later note of the same action counts.
+    pub(crate) fn note(&mut self, action: ActionRecord) -> Result<(), StoreError> {
+        self.append(&Line::Action(action))
+    }
+
+    /// Notes the end of the run.
+    pub(crate) fn end(&mut self, seconds: f64, cancelled: bool) -> Result<(), StoreError> {
+        self.append(&Line::End { seconds, cancelled })
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), StoreError> {
+        let mut json = serde_json::to_string(line).expect("a record's line is plain JSON");
+        json.push('\n');
+        self.file
+            .write_all(json.as_bytes())
+            .map_err(StoreError::io("write", &self.path))
+    }
+}
+
+/// What earlier runs of a recipe recorded. Records are read from the newest on, each once, as far back as is asked for.
+pub(crate) struct History {
+    recipe: String,
+    /// Oldest first.
+    unread: Vec<PathBuf>,
+    found: HashMap<String, ActionRecord>,
+}
+
+impl History {
+    /// The runs of `recipe` recorded so far.
+    pub(crate) fn open(store: &Store, recipe: &str) -> Result<Self, StoreError> {
+        let unread = list_records(&runs_folder(store))?;
+        Ok(Self {
+            recipe: recipe.to_owned(),
+            unread,
+            found: HashMap::new(),
+        })
+    }
+
+    /// The last record of `action` with a result.
+    pub(crate) fn last(&mut self, action: &str) -> Result<Option<&ActionRecord>, StoreError> {
+        while !self.found.contains_key(action)
+            && let Some(path) = self.unread.pop()
+        {
+            self.read(&path)?;
+        }
+        Ok(self.found.get(action))
+    }
+
+    fn read(&mut self, path: &Path) -> Result<(), StoreError> {
+        let Some(mut lines) = lines_of(path)? else {
+            return Ok(());
+        };
+        if recipe_of(&mut lines).as_ref() != Some(&self.recipe) {
+            return Ok(());
+        }
+        let mut of_this_run = HashMap::new();
+        for line in lines {
+            match serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) {
+                Ok(Line::Action(record)) if record.outcome.has_result() => {
+                    of_this_run.insert(record.action.clone(), record);
+                }
+                Ok(Line::Run { .. } | Line::Action(_) | Line::End { .. }) | Err(_) => {}
+            }
+        }
+        for (action, record) in of_this_run {
+            self.found.entry(action).or_insert(record);
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The last record of `action` in runs of `recipe` in which it had a result.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn last_record_of(&self, recipe: &str, action: &str) -> Result<Option<ActionRecord>, StoreError> {
+        History::open(self, recipe)?.last(action).map(|record| record.cloned())
+    }
+}
+
+fn runs_folder(store: &Store) -> PathBuf {
+    store.root().join("runs")
+}
+
+/// The records in `folder`, oldest first.
+fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut records = Vec::new();
+    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
+        let path = entry.map_err(StoreError::io("list", folder))?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_suffix(".jsonl"));
+        let parts = name.and_then(|name| name.split_once('-'));
+        if let Some((Ok(millis), Ok(process))) = parts.map(|(a, b)| (a.parse::<u64>(), b.parse::<u32>())) {
+            records.push((millis, process, path));
+        }
+    }
+    records.sort();
+    Ok(records.into_iter().map(|(_, _, path)| path).collect())
+}
+
+fn remove_oldest(folder: &Path, recipe: &str) -> Result<(), StoreError> {
+    let records = list_records(folder)?;
+    if records.len() < KEPT {
+        return Ok(());
+    }
+    let mut kept = 1;
+    for path in records.iter().rev() {
+        let Some(mut lines) = lines_of(path)? else { continue };
+        if recipe_of(&mut lines).as_deref() != Some(recipe) {
+            continue;
+        }
+        kept += 1;
+        if kept > KEPT {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => done.map_err(StoreError::io("remove", path))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a record, or nothing if another build just removed it.
+fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreError> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(BufReader::new(file).split(b'\n'))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
+/// The recipe that the first line names.
+fn recipe_of(lines: &mut io::Split<BufReader<File>>) -> Option<String> {
+    match serde_json::from_slice(&lines.next()?.ok()?) {
+        Ok(Line::Run { recipe, .. }) => Some(recipe),
+        Ok(Line::Action(_) | Line::End { .. }) | Err(_) => None,
+    }
+}

@@ -1,0 +1,356 @@
+//! The build: brings the targets of a graph up to date.
+//!
+//! Invariants:
+//! - An action is assessed as soon as the artifacts of its inputs are known, never before: an action that comes out as it
+//!   was leaves its dependents fresh.
+//! - Of what is ready, the first in graph order that its pool has room for starts. The results do not depend on the order.
+//! - A known result is not asked for its bytes unless an action that runs reads them, or it is a target. If they are gone
+//!   or damaged, the action that made them runs again.
+//! - After a failure or a cancellation nothing is started; what runs may end, and all that ended well is kept.
+
+use crate::action::ActionId;
+use crate::assess::{Assessment, Assessor};
+use crate::cancel::Cancel;
+use crate::error::EngineError;
+use crate::event::RunEvent;
+use crate::executor::Executor;
+use crate::freshness::Freshness;
+use crate::graph::ActionGraph;
+use crate::job::{BadInput, Done, Halt, Job, JobContext};
+use crate::pools::Pools;
+use crate::record::RunRecord;
+use crate::report::{ActionOutcome, ActionReport, BuildReport};
+use crate::result::ActionResult;
+use crate::states::{ActionState, States};
+use crate::step::{FailureClass, panic_message};
+use crate::store::Store;
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, mpsc};
+use std::thread::Scope;
+use std::time::Instant;
+
+/// How often one build makes an artifact anew whose bytes keep vanishing.
+const MAX_REBUILDS: u32 = 2;
+
+/// How to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Name of the recipe, under which run records are kept.
+    pub recipe: String,
+    /// Depth of the main pool.
+    pub slots: NonZeroUsize,
+    /// Whether to go on with what does not depend on a failed action.
+    pub keep_going: bool,
+}
+
+/// Builds `targets` and all that they need, and tells `sink` what happens.
+///
+/// # Errors
+/// [`EngineError`] if the store or the run record cannot be used; a failed action is told in the report.
+pub fn build(
+    graph: &ActionGraph,
+    targets: &[ActionId],
+    options: &BuildOptions,
+    store: &Store,
+    executor: &dyn Executor,
+    cancel: &Cancel,
+    sink: &(dyn Fn(RunEvent) + Sync),
+) -> Result<BuildReport, EngineError> {
+    let started = Instant::now();
+    let _span = tracing::info_span!("run", recipe = %options.recipe).entered();
+    let context = JobContext {
+        graph,
+        store,
+        executor,
+        cancel,
+        sink,
+        verified: Mutex::new(HashSet::new()),
+    };
+    let assessor = Assessor::new(graph, store, &options.recipe)?;
+    let states = States::new(graph, targets, sink, RunRecord::start(store, &options.recipe)?);
+    sink(RunEvent::RunStarted {
+        recipe: options.recipe.clone(),
+        actions: states.len(),
+    });
+    let mut build = Build {
+        context: &context,
+        keep_going: options.keep_going,
+        assessor,
+        states,
+        pools: Pools::new(options.slots),
+        first_failure: None,
+        fatal: None,
+    };
+    std::thread::scope(|scope| build.run(scope));
+    if let Some(error) = build.fatal.or(build.states.record_error.take().map(EngineError::from)) {
+        return Err(error);
+    }
+    let (seconds, cancelled) = (started.elapsed().as_secs_f64(), cancel.is_stopped());
+    let report = BuildReport::new(
+        build.states.end(seconds, cancelled)?,
+        build.first_failure,
+        seconds,
+        cancelled,
+    );
+    sink(RunEvent::from(&report));
+    Ok(report)
+}
+
+struct Build<'a> {
+    context: &'a JobContext<'a>,
+    keep_going: bool,
+    assessor: Assessor<'a>,
+    states: States<'a>,
+    pools: Pools,
+    first_failure: Option<ActionId>,
+    /// What makes it impossible to go on.
+    fatal: Option<EngineError>,
+}
+
+impl<'a> Build<'a> {
+    /// Assesses, starts and waits until all actions have ended.
+    fn run<'scope>(&mut self, scope: &'scope Scope<'scope, 'a>) {
+        let (sender, ended) = mpsc::channel::<(ActionId, Result<Done, Halt>)>();
+        let mut running = 0_usize;
+        loop {
+            self.assess_all();
+            if !self.is_stopping() {
+                for job in self.take_startable() {
+                    running += 1;
+                    self.spawn(job, scope, sender.clone());
+                }
+            }
+            if running == 0 {
+                break;
+            }
+            let (id, end) = ended.recv().expect("this function holds a sender");
+            running -= 1;
+            self.pools.leave(self.context.graph.get(id).demand);
+            self.conclude(id, end);
+        }
+        self.skip_the_rest();
+    }
+
+    fn is_stopping(&self) -> bool {
+        let has_failed = self.first_failure.is_some() && !self.keep_going;
+        let is_broken = self.fatal.is_some() || self.states.record_error.is_some();
+        has_failed || is_broken || self.context.cancel.is_stopped()
+    }
+
+    /// Assesses what can be; what is fresh makes more assessable.
+    fn assess_all(&mut self) {
+        while !self.is_stopping()
+            && let Some(id) = self.states.assessable.pop_first()
+        {
+            let states = &self.states;
+            let tree_of = |input| {
+                states
+                    .get(input)
+                    .result()
+                    .expect("an assessable action's inputs are known")
+                    .tree
+            };
+            match self.assessor.assess(id, &tree_of, states.get(id).needs_bytes) {
+                Ok(assessment) => self.judge(id, assessment),
+                Err(error @ EngineError::InputFile { .. }) => {
+                    let (error, class) = (error.to_string(), FailureClass::Input);
+                    self.end(
+                        id,
+                        ActionOutcome::Failed {
+                            error,
+                            class,
+                            log: String::new(),
+                        },
+                        None,
+                    );
+                }
+                Err(error @ (EngineError::Store(_) | EngineError::Graph(_))) => self.fatal = Some(error),
+            }
+        }
+    }
+
+    fn judge(&mut self, id: ActionId, assessment: Assessment) {
+        match &assessment.freshness {
+            Freshness::Fresh(result) => {
+                let result = result.clone();
+                self.end(id, ActionOutcome::Cached, Some(result));
+            }
+            Freshness::Stale(reason) => {
+                let forced = self.states.get(id).forced.clone();
+                let reason = forced.unwrap_or_else(|| reason.clone());
+                self.states.set(id, ActionState::Ready(Box::new(assessment), reason));
+            }
+        }
+    }
+
+    /// Takes those ready actions that their pools have room for, in graph order.
+    fn take_startable(&mut self) -> Vec<Job> {
+        let (pools, graph) = (&mut self.pools, self.context.graph);
+        let ready = self.states.ready.iter().copied();
+        let startable: Vec<ActionId> = ready.filter(|id| pools.try_enter(graph.get(*id).demand)).collect();
+        startable.into_iter().map(|id| self.start(id)).collect()
+    }
+
+    fn start(&mut self, id: ActionId) -> Job {
+        let node = self.states.get_mut(id);
+        let needs_bytes = node.needs_bytes;
+        let ActionState::Ready(assessment, reason) = std::mem::replace(&mut node.state, ActionState::Waiting) else {
+            unreachable!("only ready actions are among the ready")
+        };
+        let since = Instant::now();
+        self.states.set(
+            id,
+            ActionState::Running {
+                key: assessment.key,
+                reason: reason.clone(),
+                since,
+            },
+        );
+        Job {
+            id,
+            assessment: *assessment,
+            reason,
+            needs_bytes,
+        }
+    }
+
+    fn spawn<'scope>(
+        &self,
+        job: Job,
+        scope: &'scope Scope<'scope, 'a>,
+        sender: mpsc::Sender<(ActionId, Result<Done, Halt>)>,
+    ) {
+        let (context, span) = (self.context, tracing::Span::current());
+        scope.spawn(move || {
+            let _entered = span.entered();
+            let end = catch_unwind(AssertUnwindSafe(|| job.run(context))).unwrap_or_else(|panic| {
+                let error = format!("the engine panicked: {}", panic_message(panic.as_ref()));
+                Err(Halt::Failed {
+                    error,
+                    class: FailureClass::Environment,
+                    log: String::new(),
+                })
+            });
+            sender.send((job.id, end)).expect("the receiver outlives all jobs");
+        });
+    }
+
+    fn conclude(&mut self, id: ActionId, end: Result<Done, Halt>) {
+        match end {
+            Ok(Done::Executed(result)) => self.end(id, ActionOutcome::Executed, Some(result)),
+            Ok(Done::Found(result)) => self.end(id, ActionOutcome::Cached, Some(result)),
+            Err(Halt::Failed { error, class, log }) => self.end(id, ActionOutcome::Failed { error, class, log }, None),
+            Err(Halt::Cancelled) => self.end(
+                id,
+                ActionOutcome::Skipped {
+                    because: "cancelled".to_owned(),
+                },
+                None,
+            ),
+            Err(Halt::BadInputs(bad)) => self.remake(id, bad),
+        }
+    }
+
+    /// Sends the makers of `bad` back to be run again, and `id` to wait for them.
+    fn remake(&mut self, id: ActionId, bad: Vec<BadInput>) {
+        self.states.set(id, ActionState::Waiting);
+        let graph = self.context.graph;
+        for BadInput { producer, tree, reason } in bad {
+            let node = self.states.get_mut(producer);
+            if node.result().is_none_or(|result| result.tree != tree) {
+                // It was sent back already, or has made another artifact since.
+                continue;
+            }
+            if node.rebuilds >= MAX_REBUILDS {
+                let name = &graph.get(producer).name;
+                let error = format!("{reason}, though {name} was made anew {MAX_REBUILDS} times: is the disk sound?");
+                let class = FailureClass::Environment;
+                return self.end(
+                    id,
+                    ActionOutcome::Failed {
+                        error,
+                        class,
+                        log: String::new(),
+                    },
+                    None,
+                );
+            }
+            node.rebuilds += 1;
+            node.needs_bytes = true;
+            node.forced = Some(reason);
+            self.states.set(producer, ActionState::Waiting);
+        }
+        if let Some(lost) = graph
+            .dependencies(id)
+            .into_iter()
+            .find(|input| self.states.get(*input).is_lost())
+        {
+            let because = format!("{} failed", graph.get(lost).name);
+            self.end(id, ActionOutcome::Skipped { because }, None);
+        }
+    }
+
+    fn skip_the_rest(&mut self) {
+        let because = match (self.first_failure, self.context.cancel.is_stopped()) {
+            (_, true) => "cancelled".to_owned(),
+            (Some(id), false) => format!("{} failed", self.context.graph.get(id).name),
+            (None, false) => "the build could not go on".to_owned(),
+        };
+        for id in self.states.idle() {
+            self.end(
+                id,
+                ActionOutcome::Skipped {
+                    because: because.clone(),
+                },
+                None,
+            );
+        }
+    }
+
+    /// Ends an action; if it failed, those that need it cannot run.
+    fn end(&mut self, id: ActionId, outcome: ActionOutcome, result: Option<ActionResult>) {
+        let (key, reason, seconds) = match &self.states.get(id).state {
+            ActionState::Running { key, reason, since } => {
+                (Some(*key), Some(reason.clone()), since.elapsed().as_secs_f64())
+            }
+            ActionState::Ready(assessment, _) => (Some(assessment.key), None, 0.0),
+            ActionState::Waiting | ActionState::Ended(_) => (result.as_ref().map(|result| result.key), None, 0.0),
+        };
+        let action = self.context.graph.get(id);
+        let has_failed = matches!(outcome, ActionOutcome::Failed { .. });
+        let (name, step) = (action.name.clone(), action.step.clone());
+        let report = ActionReport {
+            name,
+            step,
+            outcome,
+            key,
+            reason,
+            result,
+            seconds,
+        };
+        self.states.set(id, ActionState::Ended(Box::new(report)));
+        if has_failed {
+            self.first_failure.get_or_insert(id);
+            self.skip_dependents(id);
+        }
+    }
+
+    fn skip_dependents(&mut self, failed: ActionId) {
+        let because = format!("{} failed", self.context.graph.get(failed).name);
+        let mut open = vec![failed];
+        while let Some(id) = open.pop() {
+            for dependent in self.states.idle_dependents(id) {
+                self.end(
+                    dependent,
+                    ActionOutcome::Skipped {
+                        because: because.clone(),
+                    },
+                    None,
+                );
+                open.push(dependent);
+            }
+        }
+    }
+}

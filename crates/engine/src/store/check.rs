@@ -1,0 +1,143 @@
+//! Reading artifacts back: nothing is handed out whose bytes were not compared with their name.
+
+use super::{Integrity, Store, StoreError};
+use crate::artifact::Tree;
+use crate::digest::Digest;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+impl Store {
+    /// The tree of that digest. One that is damaged is put aside and counts as missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn tree(&self, tree: &Digest) -> Result<Option<Tree>, StoreError> {
+        let path = self.path_of("trees", tree);
+        let Some(json) = read_if_there(&path)? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice::<Tree>(&json) {
+            Ok(found) if found.digest() == *tree => Ok(Some(found)),
+            Ok(_) | Err(_) => {
+                self.quarantine(&path)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A cheap look at an artifact: whether its blobs are there and have the right size.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn has_bytes(&self, tree: &Digest) -> Result<Integrity, StoreError> {
+        let Some(found) = self.tree(tree)? else {
+            return Ok(missing_tree(tree));
+        };
+        for entry in found.entries() {
+            let path = self.path_of("blobs", &entry.digest);
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == entry.size => {}
+                Ok(_) => return Ok(Integrity::Corrupt { digest: entry.digest }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(missing_blob(&entry.path)),
+                Err(error) => return Err(StoreError::io("read", &path)(error)),
+            }
+        }
+        Ok(Integrity::Whole)
+    }
+
+    /// Hashes all blobs of an artifact. Those that are damaged are put aside; the first finding is returned.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn verify(&self, tree: &Digest) -> Result<Integrity, StoreError> {
+        let Some(found) = self.tree(tree)? else {
+            return Ok(missing_tree(tree));
+        };
+        let mut integrity = Integrity::Whole;
+        let mut seen = BTreeSet::new();
+        for entry in found.entries().iter().filter(|entry| seen.insert(entry.digest)) {
+            let path = self.path_of("blobs", &entry.digest);
+            let finding = match Digest::of_file(&path) {
+                Ok(digest) if digest == entry.digest => continue,
+                Ok(_) => {
+                    self.quarantine(&path)?;
+                    Integrity::Corrupt { digest: entry.digest }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing_blob(&entry.path),
+                Err(error) => return Err(StoreError::io("read", &path)(error)),
+            };
+            if integrity == Integrity::Whole {
+                integrity = finding;
+            }
+        }
+        Ok(integrity)
+    }
+
+    /// Verifies an artifact and tells where the bytes of each of its paths lie. `role` is what it is wanted for, told in
+    /// the error.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWhole`] if anything is missing or damaged, [`StoreError::Io`].
+    pub fn checkout(&self, tree: &Digest, role: &str) -> Result<BTreeMap<String, PathBuf>, StoreError> {
+        match self.verify(tree)? {
+            Integrity::Whole => self.paths(tree, role),
+            found => Err(StoreError::NotWhole {
+                tree: *tree,
+                role: role.to_owned(),
+                found,
+            }),
+        }
+    }
+
+    /// As [`Store::checkout`], for an artifact that was verified a moment ago.
+    pub(crate) fn paths(&self, tree: &Digest, role: &str) -> Result<BTreeMap<String, PathBuf>, StoreError> {
+        let not_whole = |found| StoreError::NotWhole {
+            tree: *tree,
+            role: role.to_owned(),
+            found,
+        };
+        let found = self.tree(tree)?.ok_or_else(|| not_whole(missing_tree(tree)))?;
+        let entries = found.entries().iter();
+        Ok(entries
+            .map(|entry| (entry.path.clone(), self.path_of("blobs", &entry.digest)))
+            .collect())
+    }
+
+    /// Puts a damaged file aside.
+    pub(super) fn quarantine(&self, path: &Path) -> Result<(), StoreError> {
+        let name = path.file_name().expect("a named file has a name").to_string_lossy();
+        let folder = self.root.join("quarantine");
+        let aside = (0_u64..)
+            .map(|number| folder.join(format!("{name}-{number}")))
+            .find(|aside| !aside.exists())
+            .expect("a folder does not hold 2^64 files");
+        tracing::warn!(file = %path.display(), aside = %aside.display(), "a damaged file was put aside");
+        match fs::rename(path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(StoreError::io("put aside", path)),
+        }
+    }
+}
+
+/// The bytes of a file, or nothing if there is none.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
+pub(super) fn missing_tree(tree: &Digest) -> Integrity {
+    Integrity::Missing {
+        what: format!("the file list of artifact {}", tree.short()),
+    }
+}
+
+fn missing_blob(path: &str) -> Integrity {
+    Integrity::Missing {
+        what: format!("the content of {path}"),
+    }
+}

@@ -1,0 +1,79 @@
+//! The store: a folder that holds every artifact, every result and what is known of earlier runs.
+//!
+//! | in the folder | what |
+//! |---|---|
+//! | `blobs/ab/<digest>` | the content of files, read-only |
+//! | `trees/ab/<digest>` | artifacts: which path has which blob |
+//! | `keys/ab/<key>` | key documents |
+//! | `results/ab/<key>` | action results: the action cache |
+//! | `runs/` | run records |
+//! | `leases/` | locks of what is being made |
+//! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
+//! | `quarantine/` | what was found damaged |
+//!
+//! Invariants:
+//! - A file appears under its name whole or not at all: it is written in `tmp/`, synced, renamed, and its folder synced.
+//! - Blobs are written before their tree, the tree and the key document before the result: what a crash leaves behind is
+//!   garbage at worst, never a result whose parts are missing.
+//! - Nothing is believed unread: trees, key documents and results carry or are their own digest, and blobs are hashed
+//!   before they are used. What is damaged is put aside and counts as missing; no one is asked to clean up.
+//! - Locks are `flock`s: the kernel frees them, however their holder ends.
+//!
+//! Several processes may use one store at the same time. It does not know of graphs or of scheduling.
+
+mod check;
+mod durable;
+mod error;
+mod layout;
+mod lease;
+mod materialize;
+mod publish;
+mod result;
+mod session;
+
+pub use error::{Integrity, StoreError};
+pub use lease::Lease;
+pub use result::Lookup;
+
+use crate::digest::Digest;
+use session::Session;
+use std::path::{Path, PathBuf};
+
+/// The store of one folder.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    session: Session,
+}
+
+impl Store {
+    /// Opens the store in `root` and makes it if there is none. What processes that are gone left in `tmp/` is removed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritable`], [`StoreError::NotAStore`], [`StoreError::NewerFormat`], [`StoreError::BadFormat`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        layout::check(root)?;
+        let not_writable = |source| StoreError::NotWritable {
+            path: root.to_owned(),
+            source,
+        };
+        layout::create(root).map_err(not_writable)?;
+        let session = Session::start(&root.join("tmp")).map_err(not_writable)?;
+        let root = std::path::absolute(root).map_err(not_writable)?;
+        let store = Self { root, session };
+        layout::seal(&store)?;
+        Ok(store)
+    }
+
+    /// Its folder, absolute.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the file named `digest` lies among those of `section`: in one of 256 folders.
+    fn path_of(&self, section: &str, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.root.join(section).join(&name[..2]).join(name)
+    }
+}

@@ -1,0 +1,76 @@
+//! Run records: what `why` compares with.
+
+use crate::fixture::{Workshop, files_below, graph};
+use orchestrate_engine::RecordedOutcome;
+use std::fs;
+use std::io::Write;
+
+#[test]
+fn the_last_result_of_an_action_is_found_whatever_came_after() {
+    let workshop = Workshop::new();
+    let first = workshop.build(&graph(&[("a", "1", &[]), ("b", "b", &[])]));
+    let key = first.report.actions.values().next().unwrap().key;
+    for number in 0..3 {
+        workshop.build(&graph(&[("b", &format!("b{number}"), &[])]));
+    }
+    let store = workshop.store();
+    let last = store.last_record_of("recipe", "a").unwrap().unwrap();
+    assert_eq!(
+        (last.key, last.outcome, last.step.as_str()),
+        (key, RecordedOutcome::Executed, "step of a")
+    );
+    assert_eq!(
+        store
+            .last_record_of("recipe", "b")
+            .unwrap()
+            .unwrap()
+            .reason
+            .unwrap()
+            .to_string(),
+        "text \"b1\" → \"b2\""
+    );
+    assert_eq!(store.last_record_of("recipe", "c").unwrap(), None);
+    assert_eq!(store.last_record_of("other", "a").unwrap(), None);
+}
+
+#[test]
+fn a_record_that_was_cut_short_tells_what_is_left_of_it() {
+    let workshop = Workshop::new();
+    workshop.build(&graph(&[("a", "1", &[]), ("b", "b", &[])]));
+    let record = files_below(&workshop.path("store/runs")).pop_first().unwrap();
+    let text = fs::read_to_string(&record).unwrap();
+    assert_eq!(text.lines().count(), 4, "{text}");
+    let in_b = text.find("\"action\":\"b\"").unwrap();
+    fs::write(&record, &text[..in_b + 15]).unwrap();
+    let store = workshop.store();
+    assert!(store.last_record_of("recipe", "a").unwrap().is_some());
+    assert_eq!(store.last_record_of("recipe", "b").unwrap(), None);
+    fs::File::options()
+        .append(true)
+        .open(&record)
+        .unwrap()
+        .write_all(&[0xff, b'\n'])
+        .unwrap();
+    assert!(
+        store.last_record_of("recipe", "a").unwrap().is_some(),
+        "not even bytes that are no text are in the way"
+    );
+    fs::write(&record, "").unwrap();
+    assert_eq!(store.last_record_of("recipe", "a").unwrap(), None);
+}
+
+#[test]
+fn the_last_hundred_records_of_a_recipe_are_kept() {
+    let workshop = Workshop::new();
+    let runs = workshop.path("store/runs");
+    drop(workshop.store());
+    for millis in 1..=150 {
+        let recipe = if millis <= 20 { "other" } else { "recipe" };
+        let line = format!("{{\"line\":\"run\",\"recipe\":\"{recipe}\",\"started_millis\":{millis}}}\n");
+        fs::write(runs.join(format!("{millis}-1.jsonl")), line).unwrap();
+    }
+    fs::write(runs.join("notes.txt"), "").unwrap();
+    workshop.build(&graph(&[("a", "a", &[])]));
+    assert_eq!(files_below(&runs).len(), 20 + 100 + 1);
+    assert!(runs.join("20-1.jsonl").exists() && !runs.join("51-1.jsonl").exists() && runs.join("52-1.jsonl").exists());
+}

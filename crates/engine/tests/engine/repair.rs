@@ -1,0 +1,172 @@
+//! A store that was damaged repairs itself: nothing found in it stops a build.
+
+use crate::fixture::{Fake, Workshop, action, all, concatenate, files_below, flip_bit, graph, options, overwrite};
+use orchestrate_engine::{
+    ActionGraph, ActionKey, Cancel, Decision, Digest, FailureClass, InProcessExecutor, Input, Reason, RunEvent,
+    StoreError, build, plan,
+};
+use serde_json::json;
+use std::fs;
+
+fn chain(last: &str) -> ActionGraph {
+    graph(&[("a", "a", &[]), ("b", "b", &["a"]), ("c", last, &["b"])])
+}
+
+#[test]
+fn a_corrupt_intermediate_is_put_aside_and_made_anew() {
+    let workshop = Workshop::new();
+    let first = workshop.build_last(&chain("c"));
+    let blob = workshop.blob_of(&first, "b");
+    flip_bit(&blob);
+    let digest: Digest = blob.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let built = workshop.build_last(&chain("C"));
+    assert_eq!(built.started(), ["b", "c"]);
+    assert_eq!(built.reason("b"), Reason::Corrupt { digest });
+    assert_eq!(workshop.text_of(&built, "c"), "C(b(a))");
+    assert_eq!(fs::read_to_string(&blob).unwrap(), "b(a)");
+    let aside = files_below(&workshop.path("store/quarantine"));
+    assert_eq!(aside.len(), 1);
+    assert!(aside.first().unwrap().to_string_lossy().contains(&digest.to_string()));
+}
+
+#[test]
+fn results_outlive_bytes_until_something_reads_them() {
+    let workshop = Workshop::new();
+    let first = workshop.build_last(&chain("c"));
+    for name in ["a", "b"] {
+        fs::remove_file(workshop.blob_of(&first, name)).unwrap();
+    }
+    assert!(workshop.build_last(&chain("c")).started().is_empty());
+    let target = [chain("C").find("c").unwrap()];
+    let planned = plan(&chain("C"), &workshop.store(), &target, "recipe").unwrap();
+    assert!(
+        planned
+            .actions
+            .iter()
+            .all(|action| matches!(action.decision, Decision::Run { .. })),
+        "{planned:?}"
+    );
+    let built = workshop.build_last(&chain("C"));
+    assert_eq!(built.started(), ["a", "b", "c"]);
+    assert_eq!(built.reasons()["a"], "the content of out is no longer in the store");
+    assert_eq!(workshop.text_of(&built, "c"), "C(b(a))");
+    assert!(built.report.is_success());
+}
+
+#[test]
+fn a_target_has_its_bytes_after_a_build() {
+    let workshop = Workshop::new();
+    let first = workshop.build_last(&chain("c"));
+    let blob = workshop.blob_of(&first, "c");
+    fs::remove_file(&blob).unwrap();
+    assert_eq!(workshop.build_last(&chain("c")).started(), ["c"]);
+    overwrite(&blob, b"short");
+    assert!(matches!(
+        workshop.build_last(&chain("c")).reason("c"),
+        Reason::Corrupt { .. }
+    ));
+    assert_eq!(fs::read_to_string(&blob).unwrap(), "c(b(a))");
+    // Damage that only hashing shows is found when the artifact is taken out, and repaired by the next build.
+    flip_bit(&blob);
+    assert!(workshop.build_last(&chain("c")).started().is_empty());
+    let tree = first
+        .report
+        .actions
+        .values()
+        .last()
+        .unwrap()
+        .result
+        .as_ref()
+        .unwrap()
+        .tree;
+    let taken = workshop.store().materialize(&tree, &workshop.path("out"));
+    assert!(matches!(taken, Err(StoreError::NotWhole { .. })));
+    assert_eq!(workshop.build_last(&chain("c")).started(), ["c"]);
+    workshop.store().materialize(&tree, &workshop.path("out")).unwrap();
+}
+
+#[test]
+fn damaged_results_trees_and_documents_are_misses() {
+    let workshop = Workshop::new();
+    let first = workshop.build_last(&chain("c"));
+    let result = first.report.actions.values().next().unwrap().result.clone().unwrap();
+    let file = workshop.file("results", &result.key.to_string());
+    let whole = fs::read_to_string(&file).unwrap();
+    let metric = whole.find("1.0").expect("the length of `a`");
+    let altered = format!("{}2.0{}", &whole[..metric], &whole[metric + 3..]);
+    for damaged in ["", "{", &whole[..whole.len() / 2], &whole[..whole.len() - 70], &altered] {
+        overwrite(&file, damaged.as_bytes());
+        assert_eq!(
+            workshop.build_last(&chain("c")).reason("a"),
+            Reason::ResultUnreadable,
+            "{damaged}"
+        );
+        assert_eq!(
+            workshop.store().result(&result.key).unwrap().found().unwrap().metrics,
+            result.metrics
+        );
+    }
+    let tree = workshop.file("trees", &result.tree.to_string());
+    for damaged in [
+        &b"["[..],
+        b"[]",
+        b"[{\"path\":\"../../x\",\"size\":0,\"digest\":\"0\"}]",
+    ] {
+        overwrite(&tree, damaged);
+        let built = workshop.build_last(&chain(&format!("c{}", damaged.len())));
+        assert!(built.started() == ["c"], "b is known and nothing reads a");
+        let mut graph = chain("c");
+        let input = [("in", Input::Action(graph.find("a").unwrap()))];
+        graph.add(action("d", json!({"text": damaged.len()}), &input)).unwrap();
+        let built = workshop.build_last(&graph);
+        assert_eq!(built.started(), ["a", "d"]);
+        assert!(
+            built.reasons()["a"].starts_with("the file list of artifact"),
+            "{:?}",
+            built.reasons()
+        );
+    }
+    overwrite(&workshop.file("keys", &result.key.to_string()), b"{}");
+    let built = workshop.build_last(&graph(&[("a", "A", &[])]));
+    assert_eq!(built.reason("a"), Reason::DocumentLost { former: result.key });
+    fs::remove_file(&file).unwrap();
+    workshop.build_last(&graph(&[("a", "a", &[])]));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(
+        workshop.build_last(&graph(&[("a", "a", &[])])).reasons()["a"],
+        "its result is no longer in the store"
+    );
+    let _: ActionKey = result.key;
+}
+
+#[test]
+fn bytes_that_keep_vanishing_end_the_build_with_an_error() {
+    let workshop = Workshop::new();
+    let first = workshop.build_last(&chain("c"));
+    let blob = workshop.blob_of(&first, "b");
+    fs::remove_file(&blob).unwrap();
+    let sink = |event| {
+        if matches!(&event, RunEvent::ActionFinished { action, .. } if action == "b") {
+            fs::remove_file(&blob).unwrap();
+        }
+    };
+    let (graph, store, fake) = (chain("C"), workshop.store(), Fake::new(concatenate));
+    let executor = InProcessExecutor::new(&fake);
+    let target = [graph.find("c").unwrap()];
+    let report = build(
+        &graph,
+        &target,
+        &options(1, false),
+        &store,
+        &executor,
+        &Cancel::new(),
+        &sink,
+    )
+    .unwrap();
+    let failure = &report.actions[&report.first_failure.unwrap()];
+    assert_eq!(failure.name, "c");
+    let outcome = format!("{:?}", failure.outcome);
+    assert!(outcome.contains("is the disk sound?"), "{outcome}");
+    assert!(outcome.contains(&format!("{:?}", FailureClass::Environment)));
+    assert_eq!(workshop.build(&graph).report.failed, 0, "{:?}", all(&graph));
+}
