@@ -9,7 +9,7 @@ use crate::models::{Model, ModelConfig};
 use crate::parameters::{Parameters, Use};
 use candle_core::{Device, Tensor};
 use orchestrate_kernels::ActivationQuantizer;
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -112,6 +112,27 @@ impl ModelArtifact {
             model,
             masks,
         })
+    }
+
+    /// Where to run the model: integer layers run on the CPU only, all else on `wanted`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Corrupt`].
+    pub fn inference_device(&self, wanted: &Device) -> Result<Device> {
+        let path = self.weights_path()?;
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::Corrupt {
+            path: path.clone(),
+            expected: "safetensors file",
+            detail: e.to_string(),
+        })?;
+        let integers = header.tensors().values().any(|tensor| tensor.dtype == Dtype::I8);
+        Ok(if integers { Device::Cpu } else { wanted.clone() })
+    }
+
+    /// The names of the files there are.
+    pub fn file_names(&self) -> Vec<String> {
+        self.files.keys().cloned().collect()
     }
 
     /// Where the weights are.

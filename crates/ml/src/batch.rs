@@ -164,6 +164,14 @@ impl<'a> Rows<'a> {
         Batch::of_pixels(&pixels, &self.input, &self.device)
     }
 
+    /// The first `count` rows, each as a batch of its own.
+    ///
+    /// # Errors
+    /// As [`Rows::batch`].
+    pub fn singles(&self, count: usize) -> Result<Vec<Batch>> {
+        (0..self.len().min(count)).map(|row| self.batch(&[row])).collect()
+    }
+
     /// All rows in batches of like length, longest first: for evaluation, where the order does not matter.
     pub fn in_order_of_length(&self, batch_size: usize) -> Vec<Vec<usize>> {
         let mut rows: Vec<usize> = (0..self.len()).collect();

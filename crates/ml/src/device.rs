@@ -77,6 +77,15 @@ impl DeviceChoice {
         }
     }
 
+    /// The choice that gave the numerics class `class`; the CPU for work that rounds nothing.
+    pub fn of_numerics(class: &str) -> Self {
+        match class.split('-').next() {
+            Some("cuda") => Self::Cuda,
+            Some("metal") => Self::Metal,
+            _ => Self::Cpu,
+        }
+    }
+
     /// The numerics class: results are promised equal, bit for bit, only within one class.
     ///
     /// On the CPU it names the widest vector instructions that matrix products use; on a GPU the backend alone, whose
@@ -90,9 +99,27 @@ impl DeviceChoice {
     }
 }
 
+/// To be called once at the start of a process that trains or runs models.
+pub fn prepare_process() {
+    orchestrate_kernels::keep_freed_memory();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_numerics_class_leads_back_to_its_device() {
+        assert_eq!(
+            DeviceChoice::of_numerics(&DeviceChoice::Cpu.numerics()),
+            DeviceChoice::Cpu
+        );
+        assert_eq!(
+            DeviceChoice::of_numerics(&DeviceChoice::Cuda.numerics()),
+            DeviceChoice::Cuda
+        );
+        assert_eq!(DeviceChoice::of_numerics("exact"), DeviceChoice::Cpu);
+    }
 
     #[test]
     fn an_absent_backend_says_how_to_get_it() {

@@ -1,7 +1,7 @@
 //! Accuracy, loss and predictions of a model over a split, and its latency.
 
 use crate::artifact::{Files, LoadedModel, ModelArtifact};
-use crate::batch::Rows;
+use crate::batch::{Batch, Rows};
 use crate::distillation::read_logits;
 use crate::error::{Error, Result};
 use crate::models::Model;
@@ -124,7 +124,7 @@ impl Agreement {
     }
 }
 
-/// Times of single predictions at batch 1, in milliseconds.
+/// Times of single predictions, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Latency {
     /// Median.
@@ -138,14 +138,11 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Times `model` on single rows, taken in turn, for about `budget` after a warm-up of a fifth of it.
+    /// Times `model` on `batches`, taken in turn, for about `budget` after a warm-up of a fifth of it.
     ///
     /// # Errors
-    /// If the model does not fit the data.
-    pub fn measure(model: &dyn Model, rows: &Rows, budget: Duration) -> Result<Self> {
-        let batches: Vec<_> = (0..rows.len().min(64))
-            .map(|r| rows.batch(&[r]))
-            .collect::<Result<_>>()?;
+    /// [`Error::Unsuited`] if there is no batch or the model does not fit them.
+    pub fn measure(model: &dyn Model, batches: &[Batch], budget: Duration) -> Result<Self> {
         if batches.is_empty() {
             return Err(Error::Unsuited("there are no rows to measure latency on".into()));
         }
@@ -161,7 +158,7 @@ impl Latency {
             once()?;
         }
         let (measuring, mut times) = (Instant::now(), Vec::new());
-        while measuring.elapsed() < budget || times.len() < batches.len().min(20) {
+        while measuring.elapsed() < budget || times.len() < 20 {
             times.push(once()?.as_secs_f64() * 1e3);
         }
         times.sort_by(f64::total_cmp);

@@ -19,6 +19,7 @@ pub mod models;
 pub mod optimizer;
 pub mod parameters;
 pub mod pass;
+pub mod predict;
 pub mod progress;
 pub mod prune;
 pub mod quantize;

@@ -14,6 +14,8 @@ pub enum Purpose {
     Shuffle,
     /// The random criterion of pruning; the step is the group's index.
     Prune,
+    /// Input that only has to have the right shape.
+    Bench,
     /// A dropout mask; the step is the optimizer step, the site the how-manieth dropout of the pass it is.
     Dropout {
         /// Position of the dropout within the forward pass.
@@ -28,6 +30,7 @@ impl Purpose {
             Self::Initialize => 1,
             Self::Shuffle => 2,
             Self::Prune => 3,
+            Self::Bench => 4,
             Self::Dropout { site } => 0x1000 + site,
         };
         RandomKey { seed, purpose, step }

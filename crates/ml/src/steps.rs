@@ -24,6 +24,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+/// Latency is the median over predictions of so many different rows, each at batch 1.
+const LATENCY_ROWS: usize = 64;
+
 /// Where and how work runs.
 pub struct Context<'a> {
     /// The backend.
@@ -400,13 +403,15 @@ pub fn evaluate(
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(model)?;
     require_same_data(&artifact.config, &data)?;
-    let loaded = artifact.load(context.device, Use::Infer)?;
-    let rows = Rows::test(&data, context.device);
+    let device = artifact.inference_device(context.device)?;
+    let loaded = artifact.load(&device, Use::Infer)?;
+    let rows = Rows::test(&data, &device);
     let quality = quality(&loaded, &rows, settings.batch_size, context.watch)?;
     let size = Size::of(&artifact, &loaded, &rows)?;
     let mut figures = Figures::of_metrics([
         ("accuracy", quality.accuracy),
         ("loss", quality.loss),
+        ("rows", rows.len() as f64),
         ("file_bytes", size.file_bytes as f64),
         ("parameters", size.parameters as f64),
         ("parameters_nonzero", size.nonzero as f64),
@@ -426,7 +431,7 @@ pub fn evaluate(
     if settings.latency_seconds > 0.0 {
         let budget = Duration::try_from_secs_f64(settings.latency_seconds)
             .map_err(|e| Error::Unsuited(format!("latency_seconds = {}: {e}", settings.latency_seconds)))?;
-        let latency = Latency::measure(loaded.model.as_ref(), &rows, budget)?;
+        let latency = Latency::measure(loaded.model.as_ref(), &rows.singles(LATENCY_ROWS)?, budget)?;
         figures.measurements = BTreeMap::from([
             ("latency_ms_p50".to_owned(), latency.p50),
             ("latency_ms_p90".to_owned(), latency.p90),

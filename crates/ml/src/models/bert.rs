@@ -62,7 +62,7 @@ impl BertConfig {
             heads,
             intermediate,
         } = shape;
-        if heads == 0 || hidden % heads != 0 {
+        if heads == 0 || !hidden.is_multiple_of(heads) {
             return Err(Error::Unsuited(format!(
                 "{heads} heads do not divide hidden = {hidden}"
             )));

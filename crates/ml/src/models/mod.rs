@@ -273,3 +273,6 @@ impl ModelConfig {
         self.id2label.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ mod structured;
 mod unstructured;
 
 pub use structured::prune_units;
+#[cfg(test)]
+pub(crate) use structured::shrink;
 pub use unstructured::prune_weights;
 
 use serde::{Deserialize, Serialize};
