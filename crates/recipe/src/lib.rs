@@ -1,1 +1,38 @@
-//! Placeholder until the first commit of this crate.
+//! The recipe language: from TOML text to a checked [`Recipe`], and from there to the engine's actions.
+//!
+//! The first half knows the language alone: [`Recipe::load`] is its door, and everything wrong with a recipe comes out
+//! of it at once as [`RecipeErrors`]. Nothing here trains or runs anything.
+
+mod check;
+mod data;
+mod deployed;
+mod diagnostic;
+mod fit;
+mod flow;
+pub mod gate;
+mod graph;
+mod header;
+mod kinds;
+mod load;
+mod lower;
+mod model;
+mod named;
+mod node;
+mod overlay;
+mod parse;
+mod recipe;
+mod references;
+pub mod report;
+mod section;
+mod source;
+mod steps;
+mod suggest;
+mod variables;
+
+pub use deployed::{Device, Latency, ModelError, Prediction, Predictor, evaluate_folder, open_device, prepare_process};
+pub use diagnostic::{Finding, RecipeErrors};
+pub use kinds::{ActionKind, Kinds};
+pub use load::{Loaded, Overrides};
+pub use lower::{Lowered, LoweredStep};
+pub use recipe::{Bounds, Data, Gate, Recipe, Step, StepKind};
+pub use steps::{Distill, Evaluate, Export, Prune, Quantize, Train};

@@ -1,0 +1,165 @@
+//! What fits what: models to data, data to data, students to teachers.
+
+use crate::diagnostic::Problem;
+use crate::flow::{Flow, Traits};
+use crate::section::Named;
+use crate::source::Place;
+use crate::steps::distill;
+use crate::suggest::quoted;
+use orchestrate_ml::data::DataSpec;
+use orchestrate_ml::data::spec::{Digits, IdxFiles, Reviews, TextFiles};
+use orchestrate_ml::models::ModelSpec;
+use orchestrate_ml::steps::Initialization;
+
+/// What the rows of a data set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    Text { max_length: usize },
+    Images,
+}
+
+impl Reads {
+    /// What `spec` gives.
+    pub fn of(spec: &DataSpec) -> Self {
+        match spec {
+            DataSpec::Reviews(Reviews { max_length, .. }) | DataSpec::TextFiles(TextFiles { max_length, .. }) => {
+                Self::Text {
+                    max_length: *max_length,
+                }
+            }
+            DataSpec::Digits(Digits { .. }) | DataSpec::IdxFiles(IdxFiles {}) => Self::Images,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text",
+            Self::Images => "images",
+        }
+    }
+}
+
+impl Flow<'_> {
+    /// The new model `model` can read the data set `data`, which is named at `data_place`.
+    pub(crate) fn check_fit(&mut self, model: &Named, data: &str, data_place: Place) {
+        let (Some(spec), Some(reads)) = (self.spec(&model.name), self.reads(data)) else {
+            return;
+        };
+        let (name, data) = (quoted(&model.name), quoted(data));
+        let problem = match (spec, reads) {
+            (ModelSpec::Bert { max_positions, .. }, Reads::Text { max_length }) if max_length > *max_positions => {
+                Problem::error(
+                    format!("rows of {data} have up to {max_length} tokens, but {name} has {max_positions} positions"),
+                    model.place,
+                    format!("reads up to {max_positions} tokens"),
+                    format!("raise `max_positions` of {name}, or lower `max_length` of {data}"),
+                )
+            }
+            (ModelSpec::Bert { .. }, Reads::Text { .. }) => return,
+            (ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. }, Reads::Images) => return,
+            (ModelSpec::Bert { .. }, Reads::Images) => Problem::error(
+                format!("{name} reads text, but {data} has images"),
+                model.place,
+                "a bert model",
+                "use a model of architecture \"lenet5\" or \"mlp\", or data of text",
+            ),
+            (ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. }, Reads::Text { .. }) => Problem::error(
+                format!("{name} reads images, but {data} has text"),
+                model.place,
+                "a model of images",
+                "use a model of architecture \"bert\", or data of images",
+            ),
+        };
+        self.problems.push(problem.and(data_place, "its data come from here"));
+    }
+
+    /// The model of step `named` can read the data set `data`, which is named at `place`.
+    pub(crate) fn check_same_shape(&mut self, named: &Named, traits: &Traits, data: &str, place: Place) {
+        let (Some(trained), Some(given)) = (self.reads(&traits.data), self.reads(data)) else {
+            return;
+        };
+        if trained == given {
+            return;
+        }
+        let (step, data) = (quoted(&named.name), quoted(data));
+        let message = match (trained, given) {
+            (Reads::Text { max_length: trained }, Reads::Text { max_length: given }) => {
+                format!("{step} was trained on rows of up to {trained} tokens, but {data} has up to {given}")
+            }
+            (Reads::Text { .. } | Reads::Images, Reads::Text { .. } | Reads::Images) => format!(
+                "{step} was trained on {}, but {data} has {}",
+                trained.noun(),
+                given.noun()
+            ),
+        };
+        let help = format!(
+            "use {}, on which it was trained, or data of the same shape",
+            quoted(&traits.data)
+        );
+        self.problems.push(Problem::error(message, place, "does not fit", help));
+    }
+
+    /// A student that starts from its teacher's layers has their widths.
+    pub(crate) fn check_initialization(&mut self, distill: &distill::Draft, teacher: &Traits) {
+        if distill.initialize != Initialization::Teacher {
+            return;
+        }
+        let (Some(from), Some(to)) = (self.spec(&teacher.model), self.spec(&distill.model.name)) else {
+            return;
+        };
+        let Some(difference) = difference(from, to, teacher.shrunk) else {
+            return;
+        };
+        let place = distill.initialize_place.unwrap_or(distill.teacher.place);
+        self.problems.push(
+            Problem::error(
+                format!("`initialize = \"teacher\"` copies whole layers, but {difference}"),
+                place,
+                "cannot be copied",
+                "make them equal, or set `initialize = \"random\"`",
+            )
+            .and(distill.model.place, "the student"),
+        );
+    }
+}
+
+/// Why a student cannot begin with layers of its teacher. Of a pruned teacher some widths are not known yet.
+fn difference(teacher: &ModelSpec, student: &ModelSpec, pruned: bool) -> Option<String> {
+    let (Some(from), Some(to)) = (widths(teacher), widths(student)) else {
+        return Some("only bert models have layers to copy".to_owned());
+    };
+    let [from_layers, from_rest @ ..] = from;
+    let [to_layers, to_rest @ ..] = to;
+    if to_layers.1 > from_layers.1 {
+        return Some(format!(
+            "the student has {} layers and its teacher {}",
+            to_layers.1, from_layers.1
+        ));
+    }
+    from_rest
+        .into_iter()
+        .zip(to_rest)
+        .filter(|((key, _), _)| !(pruned && matches!(*key, "heads" | "intermediate")))
+        .find(|(from, to)| from != to)
+        .map(|((key, from), (_, to))| format!("the student has `{key}` = {to} and its teacher {from}"))
+}
+
+/// The widths of a bert model by key, the number of layers first.
+fn widths(spec: &ModelSpec) -> Option<[(&'static str, usize); 5]> {
+    match spec {
+        ModelSpec::Bert {
+            layers,
+            hidden,
+            heads,
+            intermediate,
+            max_positions,
+        } => Some([
+            ("layers", *layers),
+            ("hidden", *hidden),
+            ("heads", *heads),
+            ("intermediate", intermediate.unwrap_or(4 * hidden)),
+            ("max_positions", *max_positions),
+        ]),
+        ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. } => None,
+    }
+}

@@ -1,0 +1,217 @@
+//! The kinds of action, with the version of what each computes, and how each is carried out.
+//!
+//! A version is part of every key of its kind. It rises by one, with a line in the log below, when the same parameters and
+//! inputs give other bytes; a test over golden digests notices when that was forgotten.
+//!
+//! - 1 of every kind: first.
+
+use orchestrate_engine::{FailureClass, InputFiles, Kind, Outcome, Progress, Step, StepError, Steps, Work};
+use orchestrate_ml::artifact::Files;
+use orchestrate_ml::data::DataSpec;
+use orchestrate_ml::device::DeviceChoice;
+use orchestrate_ml::progress;
+use orchestrate_ml::prune::PruneRound;
+use orchestrate_ml::steps::{self, Context, Figures};
+use orchestrate_ml::{Error, Result as MlResult};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// A kind of action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionKind {
+    /// Makes or reads a data set.
+    Data,
+    /// Trains a model from a seed.
+    Train,
+    /// Runs a teacher over the training rows.
+    Logits,
+    /// Trains a student towards a teacher.
+    Distill,
+    /// Removes units or weights.
+    Prune,
+    /// Trains a model further.
+    Finetune,
+    /// Calibrates a model and trains it quantization-aware.
+    Quantize,
+    /// Writes a model as it is deployed.
+    Export,
+    /// Runs a model on the test rows and times it.
+    Evaluate,
+}
+
+impl ActionKind {
+    /// All there are.
+    pub const ALL: [Self; 9] = [
+        Self::Data,
+        Self::Train,
+        Self::Logits,
+        Self::Distill,
+        Self::Prune,
+        Self::Finetune,
+        Self::Quantize,
+        Self::Export,
+        Self::Evaluate,
+    ];
+
+    const fn name_and_version(self) -> (&'static str, u32) {
+        match self {
+            Self::Data => ("data", 1),
+            Self::Train => ("train", 1),
+            Self::Logits => ("logits", 1),
+            Self::Distill => ("distill", 1),
+            Self::Prune => ("prune", 1),
+            Self::Finetune => ("finetune", 1),
+            Self::Quantize => ("quantize", 1),
+            Self::Export => ("export", 1),
+            Self::Evaluate => ("evaluate", 1),
+        }
+    }
+
+    /// The kind as keys have it.
+    pub fn versioned(self) -> Kind {
+        let (name, version) = self.name_and_version();
+        Kind {
+            name: name.to_owned(),
+            version,
+        }
+    }
+
+    /// Whether it gives the same bytes on every device and processor.
+    pub fn is_exact(self) -> bool {
+        match self {
+            Self::Data | Self::Prune | Self::Export => true,
+            Self::Train | Self::Logits | Self::Distill | Self::Finetune | Self::Quantize | Self::Evaluate => false,
+        }
+    }
+}
+
+/// All kinds, for the engine's worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Kinds;
+
+impl Steps for Kinds {
+    fn get(&self, kind: &str) -> Option<&dyn Step> {
+        let found = ActionKind::ALL.iter().find(|k| k.name_and_version().0 == kind);
+        found.map(|kind| kind as &dyn Step)
+    }
+}
+
+/// Parameters of [`ActionKind::Data`]; the generator's version is there for the key alone.
+#[derive(Deserialize)]
+struct DataParameters {
+    spec: DataSpec,
+}
+
+impl Step for ActionKind {
+    fn run(&self, work: &Work<'_>) -> Result<Outcome, StepError> {
+        let device = DeviceChoice::of_numerics(work.numerics).open().map_err(failure)?;
+        let watch = |moment: &progress::Progress| (work.progress)(told(moment));
+        let context = Context {
+            device: &device,
+            seed: work.seed,
+            watch: &watch,
+        };
+        let figures = match self {
+            Self::Data => steps::prepare_data(&parameters::<DataParameters>(work)?.spec, &external(work)?, work.output),
+            Self::Train => steps::train(artifact(work, "data")?, &parameters(work)?, &context, work.output),
+            Self::Logits => steps::teacher_logits(
+                artifact(work, "teacher")?,
+                artifact(work, "data")?,
+                &context,
+                work.output,
+            ),
+            Self::Distill => {
+                let (data, logits) = (artifact(work, "data")?, artifact(work, "logits")?);
+                let teacher = optional_artifact(work, "teacher")?;
+                steps::distill(data, logits, teacher, &parameters(work)?, &context, work.output)
+            }
+            Self::Prune => {
+                let round: PruneRound = parameters(work)?;
+                steps::prune(artifact(work, "model")?, &round, work.seed, work.output)
+            }
+            Self::Finetune => {
+                let (model, data) = (artifact(work, "model")?, artifact(work, "data")?);
+                let logits = optional_artifact(work, "logits")?;
+                steps::finetune(model, data, logits, &parameters(work)?, &context, work.output)
+            }
+            Self::Quantize => {
+                let (model, data) = (artifact(work, "model")?, artifact(work, "data")?);
+                let logits = optional_artifact(work, "logits")?;
+                steps::quantize(model, data, logits, &parameters(work)?, &context, work.output)
+            }
+            Self::Export => steps::export(artifact(work, "model")?, parameters(work)?, work.output),
+            Self::Evaluate => {
+                let (model, data) = (artifact(work, "model")?, artifact(work, "data")?);
+                let reference = optional_artifact(work, "reference")?;
+                steps::evaluate(model, data, reference, parameters(work)?, &context, work.output)
+            }
+        };
+        outcome(figures)
+    }
+}
+
+fn outcome(figures: MlResult<Figures>) -> Result<Outcome, StepError> {
+    let Figures { metrics, measurements } = figures.map_err(failure)?;
+    Ok(Outcome { metrics, measurements })
+}
+
+fn failure(error: Error) -> StepError {
+    let class = match &error {
+        Error::Io { .. } | Error::Device { .. } => FailureClass::Environment,
+        Error::Data(_) | Error::MissingFile { .. } | Error::Corrupt { .. } => FailureClass::Input,
+        Error::Tensor(_)
+        | Error::MissingTensor { .. }
+        | Error::WrongTensor { .. }
+        | Error::UnusedTensors(_)
+        | Error::Unsuited(_)
+        | Error::NotFinite { .. }
+        | Error::NoGradient(_)
+        | Error::MaskLost { .. } => FailureClass::Step,
+    };
+    StepError::new(class, error.to_string())
+}
+
+fn told(moment: &progress::Progress) -> Progress {
+    let values = [("loss", moment.loss), ("rows_per_second", moment.rows_per_second)];
+    Progress {
+        done: moment.done as u64,
+        total: moment.total as u64,
+        values: values
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect(),
+    }
+}
+
+/// An order that this binary did not write, or wrote in another version.
+fn misfit(work: &Work<'_>, what: impl std::fmt::Display) -> StepError {
+    StepError::new(
+        FailureClass::Environment,
+        format!("the order of a {} action does not fit: {what}", work.kind),
+    )
+}
+
+fn parameters<P: DeserializeOwned>(work: &Work<'_>) -> Result<P, StepError> {
+    serde_json::from_value(work.parameters.clone()).map_err(|error| misfit(work, error))
+}
+
+fn optional_artifact<'a>(work: &'a Work<'_>, role: &str) -> Result<Option<&'a Files>, StepError> {
+    match work.inputs.get(role) {
+        None => Ok(None),
+        Some(InputFiles::Artifact(files)) => Ok(Some(files)),
+        Some(InputFiles::File(_)) => Err(misfit(work, format!("input {role} is no artifact"))),
+    }
+}
+
+fn artifact<'a>(work: &'a Work<'_>, role: &str) -> Result<&'a Files, StepError> {
+    optional_artifact(work, role)?.ok_or_else(|| misfit(work, format!("there is no input {role}")))
+}
+
+fn external(work: &Work<'_>) -> Result<Files, StepError> {
+    let files = work.inputs.iter().map(|(role, input)| match input {
+        InputFiles::File(path) => Ok((role.clone(), path.clone())),
+        InputFiles::Artifact(_) => Err(misfit(work, format!("input {role} is no file"))),
+    });
+    files.collect::<Result<BTreeMap<_, _>, _>>()
+}

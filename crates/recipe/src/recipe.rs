@@ -1,0 +1,108 @@
+//! A recipe as the rest of the program sees it: complete, defaulted and checked.
+//!
+//! Invariants: every name that is referred to exists and is of the right sort; steps come after the steps they refer
+//! to; every setting is in its range; files exist. Comments, the order of keys and spelled-out defaults leave no trace.
+
+use crate::steps::{Distill, Evaluate, Export, Prune, Quantize, Train};
+use orchestrate_ml::data::DataSpec;
+use orchestrate_ml::device::DeviceChoice;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a recipe says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Of letters, digits, `_` and `-`.
+    pub name: String,
+    /// Of every random stream.
+    pub seed: u64,
+    /// Where steps run; `Auto` is not looked up yet.
+    pub device: DeviceChoice,
+    /// How long each evaluation measures latency, in seconds; 0 for not at all.
+    pub latency_seconds: f64,
+    /// Data sets by name.
+    pub data: BTreeMap<String, Data>,
+    /// Each behind the steps it refers to, otherwise as in the file.
+    pub steps: Vec<Step>,
+    /// As in the file.
+    pub gates: Vec<Gate>,
+}
+
+/// A data set: `[data.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Data {
+    /// Source and settings.
+    pub spec: DataSpec,
+    /// Files by role, as `orchestrate_ml` names the roles: absolute, or relative to the current folder.
+    pub files: BTreeMap<String, PathBuf>,
+}
+
+/// A step: `[step.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Of letters, digits, `_` and `-`.
+    pub name: String,
+    /// What it does.
+    pub kind: StepKind,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepKind {
+    /// Trains a model from a seed.
+    Train(Train),
+    /// Trains a student towards a teacher.
+    Distill(Distill),
+    /// Removes what is least important, in rounds.
+    Prune(Prune),
+    /// Prepares for 8-bit integers.
+    Quantize(Quantize),
+    /// Writes a model as it is deployed.
+    Export(Export),
+    /// Measures a model.
+    Evaluate(Evaluate),
+}
+
+impl StepKind {
+    /// The value of `kind` in the recipe.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Train(_) => "train",
+            Self::Distill(_) => "distill",
+            Self::Prune(_) => "prune",
+            Self::Quantize(_) => "quantize",
+            Self::Export(_) => "export",
+            Self::Evaluate(_) => "evaluate",
+        }
+    }
+}
+
+/// A condition on a figure of a step: `[[gate]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gate {
+    /// Whose figure.
+    pub step: String,
+    /// Which figure: one of [`METRICS`](crate::gate::METRICS).
+    pub metric: String,
+    /// What it must keep; at least one is given.
+    pub bounds: Bounds,
+    /// The step to compare with: present if and only if `max_drop` or `max_ratio` is.
+    pub baseline: Option<String>,
+    /// Line of the gate in the text that has it, from 1.
+    pub line: usize,
+    /// Where that is, to show: `recipes/bert-small.toml:42`.
+    pub written_at: String,
+}
+
+/// The limits of a gate, each inclusive.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bounds {
+    /// figure ≥ min.
+    pub min: Option<f64>,
+    /// figure ≤ max.
+    pub max: Option<f64>,
+    /// baseline − figure ≤ max_drop.
+    pub max_drop: Option<f64>,
+    /// figure / baseline ≤ max_ratio.
+    pub max_ratio: Option<f64>,
+}

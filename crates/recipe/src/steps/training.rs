@@ -1,0 +1,136 @@
+//! The keys of a training, which train, distill, prune and quantize steps share.
+
+use crate::section::{Named, Section};
+use orchestrate_ml::distillation::Distillation;
+use orchestrate_ml::optimizer::OptimizerKind;
+use orchestrate_ml::schedule::Schedule;
+use orchestrate_ml::steps::FinetuneSettings;
+use orchestrate_ml::training::Training;
+
+const MOST_EPOCHS: usize = 10_000;
+const MOST_STEPS: usize = 1_000_000_000;
+const MOST_BATCH: usize = 65_536;
+
+/// What differs between the kinds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults {
+    pub epochs: usize,
+    pub least_epochs: usize,
+    pub adamw_rate: f64,
+    pub sgd_rate: f64,
+}
+
+/// A model that starts from nothing.
+pub(super) const FROM_SCRATCH: Defaults = Defaults {
+    epochs: 3,
+    least_epochs: 1,
+    adamw_rate: 5e-4,
+    sgd_rate: 0.05,
+};
+
+/// A trained model that is trained a little more: a fifth of the rate, and perhaps not at all.
+pub(super) const FINETUNING: Defaults = Defaults {
+    epochs: 1,
+    least_epochs: 0,
+    adamw_rate: 1e-4,
+    sgd_rate: 0.01,
+};
+
+/// Reads a training.
+pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
+    let epochs = section.whole("epochs", defaults.least_epochs, MOST_EPOCHS);
+    let max_steps = section.whole("max_steps", 1, MOST_STEPS);
+    let batch_size = section.whole("batch_size", 1, MOST_BATCH);
+    let optimizer = section.choice(
+        "optimizer",
+        &[("adamw", OptimizerKind::Adamw), ("sgd", OptimizerKind::Sgd)],
+    );
+    let momentum = momentum(section, optimizer);
+    let optimizer = optimizer.unwrap_or(OptimizerKind::Adamw);
+    let (rate, decay) = match optimizer {
+        OptimizerKind::Adamw => (defaults.adamw_rate, 0.01),
+        OptimizerKind::Sgd => (defaults.sgd_rate, 0.0),
+    };
+    let learning_rate = section.real("learning_rate", "a number above 0 and up to 100", |x| {
+        x > 0.0 && x <= 100.0
+    });
+    let weight_decay = section.real("weight_decay", "a number from 0 to 100", |x| (0.0..=100.0).contains(&x));
+    let schedule = section.choice(
+        "lr_schedule",
+        &[
+            ("linear", Schedule::Linear),
+            ("constant", Schedule::Constant),
+            ("cosine", Schedule::Cosine),
+        ],
+    );
+    let warmup = section.real("warmup", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
+    let gradient_clip = section.real("gradient_clip", "a number not below 0", |x| x >= 0.0);
+    let label_smoothing = section.real("label_smoothing", "a number from 0 to below 1", |x| {
+        (0.0..1.0).contains(&x)
+    });
+    let dropout = section.real("dropout", "a number from 0 to below 1", |x| (0.0..1.0).contains(&x));
+    let bucket_by_length = section.flag("bucket_by_length");
+    Training {
+        epochs: epochs.unwrap_or(defaults.epochs),
+        max_steps,
+        batch_size: batch_size.unwrap_or(32),
+        learning_rate: learning_rate.unwrap_or(rate),
+        optimizer,
+        momentum,
+        weight_decay: weight_decay.unwrap_or(decay),
+        schedule: schedule.unwrap_or(Schedule::Linear),
+        warmup: warmup.unwrap_or(0.1),
+        gradient_clip: gradient_clip.unwrap_or(1.0),
+        label_smoothing: label_smoothing.unwrap_or(0.0),
+        dropout: dropout.unwrap_or(0.1),
+        bucket_by_length: bucket_by_length.unwrap_or(true),
+    }
+}
+
+/// Momentum, which AdamW has not. Of an optimizer that was misspelt nothing is said.
+fn momentum(section: &mut Section, optimizer: Option<OptimizerKind>) -> f64 {
+    let adamw = match optimizer {
+        Some(OptimizerKind::Adamw) => true,
+        Some(OptimizerKind::Sgd) => false,
+        None => !section.has("optimizer"),
+    };
+    if adamw {
+        section.refuse("momentum", "only `optimizer = \"sgd\"` has it");
+        return 0.0;
+    }
+    section
+        .real("momentum", "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))
+        .unwrap_or(0.9)
+}
+
+/// Reads how a student listens to its teacher.
+pub(super) fn read_distillation(section: &mut Section) -> Distillation {
+    let temperature = section.real("temperature", "a number above 0 and up to 1000", |x| {
+        x > 0.0 && x <= 1000.0
+    });
+    let alpha = section.real("alpha", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
+    Distillation {
+        temperature: temperature.unwrap_or(2.0),
+        alpha: alpha.unwrap_or(0.5),
+    }
+}
+
+/// Reads the same where there need not be a teacher.
+pub(super) fn read_optional_distillation(section: &mut Section) -> Option<Distillation> {
+    if section.has("teacher") {
+        return Some(read_distillation(section));
+    }
+    for key in ["temperature", "alpha"] {
+        section.refuse(key, "only a step with a `teacher` has it");
+    }
+    None
+}
+
+/// The teacher's name, if there is anything to listen for: without training both it and the settings are dropped.
+pub(super) fn teacher_of(teacher: Option<Named>, finetune: &mut FinetuneSettings) -> Option<String> {
+    if finetune.training.epochs == 0 {
+        finetune.distillation = None;
+        return None;
+    }
+    teacher.map(|named| named.name)
+}
