@@ -1,1 +1,41 @@
-fn main() {}
+//! The `orchestrate` command: it reads arguments, hands work to the recipe and engine crates, and shows what they tell.
+//!
+//! Data goes to standard output, everything else to standard error. The exit code is one of [`exit::ExitCode`].
+
+mod arguments;
+mod commands;
+mod exit;
+mod interrupt;
+mod logging;
+mod output;
+mod reporter;
+mod session;
+mod table;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use exit::Failure;
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    logging::start(arguments.verbose);
+    let result = match arguments.command {
+        Command::Build(build) => commands::build::run(&build),
+        Command::Plan(plan) => commands::plan::run(&plan),
+        Command::Why(why) => commands::why::run(&why),
+        Command::Graph(graph) => commands::graph::run(&graph),
+        Command::Predict(predict) => commands::predict::run(&predict),
+        Command::Bench(bench) => commands::bench::run(&bench),
+        Command::Evaluate(evaluate) => commands::evaluate::run(&evaluate),
+        Command::Init(init) => commands::init::run(&init),
+        Command::Worker => return commands::worker::run(),
+    };
+    match result {
+        Ok(code) => code.into(),
+        Err(Failure::OutputClosed) => exit::ExitCode::Done.into(),
+        Err(failure) => {
+            failure.show();
+            failure.code().into()
+        }
+    }
+}

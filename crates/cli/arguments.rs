@@ -1,0 +1,201 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// A build system for model compression.
+///
+/// Exit codes: 0 done, 1 a step failed, 2 the recipe or the command line is wrong, 3 damaged files, 6 the environment
+/// (disk, device, memory), 7 a gate is not met, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrate", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// Log more: once for the engine's doings, twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run what is stale in a recipe, and show what came of it.
+    Build(Build),
+    /// Say what a build would run, and why.
+    Plan(Plan),
+    /// Explain why a step would run again, down to the first cause.
+    Why(Why),
+    /// Draw the recipe's graph.
+    Graph(Graph),
+    /// Run an exported model on new input; one JSON line for each.
+    Predict(Predict),
+    /// Measure exported models side by side: latency, bytes, memory.
+    Bench(Bench),
+    /// Run a model on the test rows of a recipe's data.
+    Evaluate(Evaluate),
+    /// Write a commented recipe to start from.
+    Init(Init),
+    /// Carry out one action; the engine calls this.
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Which recipe, and what to change in it.
+#[derive(Debug, Args)]
+pub struct RecipeArguments {
+    /// The recipe's TOML file.
+    pub recipe: PathBuf,
+    /// Apply the overrides of `[profile.NAME]`.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Override one value, such as `step.prune.target=0.6`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where steps run: cpu, cuda, metal or auto.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+}
+
+/// Where results are kept.
+#[derive(Debug, Args)]
+pub struct CacheArguments {
+    /// The folder of the cache.
+    #[arg(long, value_name = "DIR", default_value = "cache", env = "ORCHESTRATE_CACHE")]
+    pub cache: PathBuf,
+}
+
+/// How a build or a plan is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Build these steps and what they need; all if none is named.
+    pub steps: Vec<String>,
+    #[command(flatten)]
+    pub cache: CacheArguments,
+    /// Where exports are put, as DIR/RECIPE/STEP.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+    /// How many actions may run at once; they share the processor's threads. One for every four threads if not given.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// After a failure, go on with what does not depend on it.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// How to tell what happens.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Plan these steps and what they need; all if none is named.
+    pub steps: Vec<String>,
+    #[command(flatten)]
+    pub cache: CacheArguments,
+    /// How to tell it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct Why {
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// The step to explain.
+    pub step: String,
+    #[command(flatten)]
+    pub cache: CacheArguments,
+}
+
+/// A language that draws graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// Graphviz.
+    Dot,
+    /// Mermaid, as Markdown pages show it.
+    Mermaid,
+}
+
+/// Arguments of `graph`.
+#[derive(Debug, Args)]
+pub struct Graph {
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// The language to draw in.
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+    pub format: GraphFormat,
+    /// Draw the actions that steps lower to rather than the steps.
+    #[arg(long)]
+    pub actions: bool,
+}
+
+/// Arguments of `predict`.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// The exported model's folder.
+    pub model: PathBuf,
+    /// Text files of one input a line, or PNG and IDX images. Without any, lines of text are read from standard input.
+    pub files: Vec<PathBuf>,
+    /// Where a model in floats runs: cpu, cuda, metal or auto.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The exported models' folders; ratios are to the first.
+    #[arg(required = true)]
+    pub models: Vec<PathBuf>,
+    /// Length of the random input, for models of text; the longest that the model reads if not given.
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// How long each model is timed, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub seconds: f64,
+    /// How to tell it.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    /// Where a model in floats runs: cpu, cuda, metal or auto.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+}
+
+/// Arguments of `evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// The model's folder.
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Which of the recipe's data sets; may be left out if there is one.
+    #[arg(long, value_name = "NAME")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub cache: CacheArguments,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The file to write.
+    #[arg(default_value = "recipe.toml")]
+    pub path: PathBuf,
+}

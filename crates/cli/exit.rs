@@ -1,0 +1,99 @@
+//! Exit codes, and the errors that end a command.
+
+use orchestrate_engine::{EngineError, StoreError};
+use orchestrate_recipe::{ModelError, RecipeErrors};
+use std::io;
+use std::path::PathBuf;
+
+/// How the program ends. The numbers are public: scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// All was done.
+    Done = 0,
+    /// A step failed.
+    StepFailed = 1,
+    /// The recipe or the command line is wrong.
+    Usage = 2,
+    /// The store or a model is damaged and could not be repaired.
+    Corrupt = 3,
+    /// The disk, the device or the memory did not do.
+    Environment = 6,
+    /// A gate is not met.
+    GateNotMet = 7,
+    /// Ctrl-C, or the request to end.
+    Interrupted = 130,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeErrors),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The command line asks for what there is not.
+    #[error("{0}")]
+    Usage(String),
+    /// A model could not be opened or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A file of the user's could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Nobody reads what is printed any more: no error.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl Failure {
+    /// For `map_err` on file operations.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+
+    /// The code to end with.
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Self::Recipe(_) | Self::Usage(_) => ExitCode::Usage,
+            Self::Engine(EngineError::Graph(_) | EngineError::InputFile { .. }) => ExitCode::Usage,
+            Self::Engine(EngineError::Store(StoreError::NotWhole { .. })) => ExitCode::Corrupt,
+            Self::Engine(EngineError::Store(_)) | Self::File { .. } => ExitCode::Environment,
+            Self::Model(error) => match error {
+                ModelError::Io { .. } | ModelError::Device { .. } => ExitCode::Environment,
+                ModelError::Corrupt { .. } | ModelError::MissingFile { .. } => ExitCode::Corrupt,
+                _ => ExitCode::StepFailed,
+            },
+            Self::OutputClosed => ExitCode::Done,
+        }
+    }
+
+    /// Shows it on standard error.
+    pub fn show(&self) {
+        match self {
+            Self::Recipe(errors) => crate::output::show_diagnostic(errors),
+            other => crate::output::error(&other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What most commands start with: the recipe, its actions, and the store.
+
+use crate::arguments::RecipeArguments;
+use crate::exit::Failure;
+use crate::output;
+use orchestrate_engine::EngineError;
+use orchestrate_recipe::{Loaded, Lowered, Overrides, Recipe};
+use std::path::PathBuf;
+
+/// A recipe that was read, checked and lowered.
+pub struct Session {
+    pub recipe: Recipe,
+    pub text: String,
+    pub lowered: Lowered,
+}
+
+impl Session {
+    /// Reads the recipe that the command line names, and shows its warnings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the recipe.
+    pub fn open(arguments: &RecipeArguments) -> Result<Self, Failure> {
+        let overrides = Overrides {
+            profile: arguments.profile.clone(),
+            set: arguments.set.clone(),
+            device: arguments.device.clone(),
+            current_folder: PathBuf::new(),
+        };
+        let Loaded { recipe, warnings, text } = Recipe::load(&arguments.recipe, &overrides)?;
+        for warning in &warnings {
+            output::show_diagnostic(warning);
+        }
+        let lowered = Lowered::new(&recipe).map_err(EngineError::from)?;
+        Ok(Self { recipe, text, lowered })
+    }
+
+    /// Refuses names that are no steps of the recipe.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], with the names there are.
+    pub fn require_steps(&self, names: &[String]) -> Result<(), Failure> {
+        match names.iter().find(|name| self.lowered.step(name).is_none()) {
+            None => Ok(()),
+            Some(unknown) => {
+                let known: Vec<&str> = self.lowered.steps.iter().map(|step| step.name.as_str()).collect();
+                let known = known.join(", ");
+                Err(Failure::Usage(format!(
+                    "there is no step `{unknown}` in the recipe; its steps are {known}"
+                )))
+            }
+        }
+    }
+}

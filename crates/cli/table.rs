@@ -1,0 +1,193 @@
+//! The table behind a build, in at most [`WIDTH`](crate::output::WIDTH) columns, and numbers as people read them.
+
+use orchestrate_engine::BuildReport;
+use orchestrate_recipe::report::StepReport;
+
+/// Longest step name that is shown whole.
+const NAME: usize = 14;
+
+/// The rows, header first. `baseline` is the step that others are compared with.
+pub fn steps(steps: &[StepReport], baseline: Option<&str>) -> Vec<String> {
+    let width = steps
+        .iter()
+        .map(|step| step.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .clamp("step".len(), NAME);
+    let compared = baseline.unwrap_or("baseline");
+    let against = format!("against {}", shortened(compared, NAME));
+    let mut rows = vec![
+        format!("{:width$}{:43}{against:>25}", "", ""),
+        format!(
+            "{:width$} {:>8} {:>7} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7}",
+            "step", "accuracy", "params", "bytes", "MACs", "p50 ms", "points", "smaller", "faster", "time", "state"
+        ),
+    ];
+    let reference = steps.iter().find(|step| Some(step.name.as_str()) == baseline);
+    rows.extend(
+        steps
+            .iter()
+            .map(|step| row(step, reference.filter(|r| r.name != step.name), width)),
+    );
+    rows.into_iter().map(|row| row.trim_end().to_owned()).collect()
+}
+
+fn row(step: &StepReport, baseline: Option<&StepReport>, width: usize) -> String {
+    let figure = |name: &str| step.figures.get(name).copied();
+    let of_baseline = |name: &str| baseline.and_then(|step| step.figures.get(name).copied());
+    let ratio = |name: &str| Some(format!("{:.1}x", of_baseline(name)? / figure(name)?));
+    let points = || {
+        Some(format!(
+            "{:+.2}",
+            100.0 * (figure("accuracy")? - of_baseline("accuracy")?)
+        ))
+    };
+    let cell = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    format!(
+        "{:width$} {:>8} {:>7} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7}",
+        shortened(&step.name, width),
+        cell(figure("accuracy").map(|v| format!("{:.2}%", 100.0 * v))),
+        cell(figure("parameters").map(count)),
+        cell(figure("file_bytes").map(bytes)),
+        cell(figure("macs").map(count)),
+        cell(figure("latency_ms_p50").map(milliseconds)),
+        cell(points()),
+        cell(ratio("file_bytes")),
+        cell(ratio("latency_ms_p50")),
+        duration(step.seconds),
+        step.state.word(),
+    )
+}
+
+/// How the exported model and the one that simulates it differ.
+pub fn agreement(step: &StepReport) -> String {
+    let figure = |name: &str| step.figures.get(name).copied().unwrap_or(0.0);
+    format!(
+        "{}: run in integers, {:.0} of {:.0} predictions differ from the simulated model's (largest logit difference {:.1e})",
+        step.name,
+        figure("predictions_changed"),
+        figure("rows"),
+        figure("largest_logit_difference"),
+    )
+}
+
+/// The last line.
+pub fn summary(report: &BuildReport) -> String {
+    let actions = report.actions.len();
+    if report.executed + report.failed + report.skipped == 0 {
+        return format!(
+            "up to date: nothing to run, {actions} actions cached ({:.2} s)",
+            report.seconds
+        );
+    }
+    let mut parts = vec![
+        format!("{} executed", report.executed),
+        format!("{} cached", report.cached),
+    ];
+    for (count, word) in [(report.failed, "failed"), (report.skipped, "skipped")] {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    }
+    format!("{actions} actions: {} ({})", parts.join(", "), duration(report.seconds))
+}
+
+/// The first characters of `text`, with a mark where some are left out.
+pub fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `13.3M`: three significant digits.
+pub fn count(value: f64) -> String {
+    scaled(value, 1000.0, &["", "k", "M", "G", "T"])
+}
+
+/// `1.12MB`: decimal units.
+pub fn bytes(value: f64) -> String {
+    scaled(value, 1000.0, &["B", "kB", "MB", "GB", "TB"])
+}
+
+fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= step;
+        unit += 1;
+    }
+    let digits = match value {
+        v if unit == 0 && v.fract() == 0.0 => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}{}", units[unit])
+}
+
+fn milliseconds(value: f64) -> String {
+    let digits = if value < 9.9995 { 3 } else { 1 };
+    format!("{value:.digits$}")
+}
+
+/// `0.4s`, `83s`, `12m05s`, `3h07m`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1}s"),
+        10..100 => format!("{whole}s"),
+        100..6000 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orchestrate_recipe::report::StepState;
+    use std::collections::BTreeMap;
+
+    fn step(name: &str, figures: [f64; 5]) -> StepReport {
+        let names = ["accuracy", "parameters", "file_bytes", "macs", "latency_ms_p50"];
+        let figures: BTreeMap<String, f64> = names.map(str::to_owned).into_iter().zip(figures).collect();
+        StepReport {
+            name: name.into(),
+            kind: "train",
+            state: StepState::Ran,
+            figures,
+            seconds: 83.2,
+        }
+    }
+
+    #[test]
+    fn the_table_fits_its_width_and_compares_with_the_baseline() {
+        let long = "a-step-with-a-name-of-more-than-a-few-characters";
+        let mut failed = step(long, [0.0; 5]);
+        failed.figures.clear();
+        failed.state = StepState::Failed;
+        let rows = steps(
+            &[
+                step("teacher", [0.9713, 13_321_218.0, 53_293_120.0, 189_928_448.0, 1007.338]),
+                step("export", [0.9688, 1_081_602.0, 1_123_674.0, 11_977_728.0, 0.327]),
+                failed,
+            ],
+            Some("teacher"),
+        );
+        insta::assert_snapshot!(rows.join("\n"), @"");
+        assert!(rows.iter().all(|row| row.chars().count() <= crate::output::WIDTH));
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        assert_eq!(
+            [0.0, 7.0, 999.0, 1000.0, 12_345.0, 999_600.0, 5.3e9]
+                .map(count)
+                .join(" "),
+            "0 7 999 1.00k 12.3k 1.00M 5.30G"
+        );
+        assert_eq!(
+            [0.04, 9.96, 99.4, 100.0, 5999.0, 7265.0].map(duration).join(" "),
+            "0.0s 10s 99s 1m40s 99m59s 2h01m"
+        );
+    }
+}
