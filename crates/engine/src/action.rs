@@ -1,7 +1,7 @@
 //! An action: what the engine runs. A step of a recipe lowers to one or more of them.
 //!
-//! Invariant: an action holds all that its result may depend on (kind, parameters, seed, numerics, inputs); its names and
-//! its demand are for people and for the scheduler, and never enter its key.
+//! Invariant: an action holds all that its result may depend on (kind, parameters, seed, numerics, inputs); its names
+//! and its demand are for people and for the scheduler, and never enter its key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,8 @@ pub struct Action {
     pub step: String,
     /// What it does.
     pub kind: Kind,
-    /// Parameters, resolved and defaulted. The order of their members does not matter.
+    /// Parameters, resolved and defaulted. The order of their members does not matter. JSON has no word for NaN, and
+    /// `serde_json` silently makes it null: whoever resolves parameters must refuse it.
     pub parameters: serde_json::Value,
     /// Seed of all its randomness.
     pub seed: u64,

@@ -90,8 +90,8 @@ impl Tree {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
-    /// The artifact's digest: blake3 of the tag `orchestrate tree 1\n`, the number of entries and, for each in order, the
-    /// length of its path, the path, its size and its digest; numbers are 64-bit little-endian.
+    /// The artifact's digest: blake3 of the tag `orchestrate tree 1\n`, the number of entries and, for each in order,
+    /// the length of its path, the path, its size and its digest; numbers are 64-bit little-endian.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut hasher = blake3::Hasher::new();

@@ -42,8 +42,8 @@ impl<'a> Assessor<'a> {
         })
     }
 
-    /// Assesses `id`. `tree_of` tells the artifacts of its inputs; `needs_bytes` whether a result without the artifact's
-    /// bytes is of no use.
+    /// Assesses `id`. `tree_of` tells the artifacts of its inputs; `needs_bytes` whether a result without the
+    /// artifact's bytes is of no use.
     pub(crate) fn assess(
         &mut self,
         id: ActionId,

@@ -1,7 +1,7 @@
 //! The difference between two key documents, told in words: why an action has another key than last time.
 //!
-//! Invariant: [`changes`] is empty if and only if the two documents have the same key, for it compares the very list that
-//! the key is the digest of.
+//! Invariant: [`changes`] is empty if and only if the two documents have the same key, for it compares the very list
+//! that the key is the digest of.
 
 use crate::key::{InputDigest, KeyDocument, Leaf, Place, Segment};
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! The 256-bit blake3 digest that names every blob, tree and action key.
 //!
-//! Invariants: its text form is 64 lower-case hexadecimal digits, everywhere; two digests of different things (a tree, a
-//! key, a blob) never come from the same bytes, because all but blobs begin with a domain tag of their own.
+//! Invariants: its text form is 64 lower-case hexadecimal digits, everywhere; two digests of different things (a tree,
+//! a key, a blob) never come from the same bytes, because all but blobs begin with a domain tag of their own.
 //!
 //! Files are read, not mapped: a mapped input that somebody truncates meanwhile would kill the process with SIGBUS.
 

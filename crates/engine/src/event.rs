@@ -1,7 +1,7 @@
 //! What happens in a build, as it happens: the only way by which progress is told.
 //!
-//! As JSON an event is one object a line, tagged `event`. Events of one action come in order; those of different actions
-//! interleave.
+//! As JSON an event is one object a line, tagged `event`. Events of one action come in order; those of different
+//! actions interleave.
 
 use crate::digest::Digest;
 use crate::freshness::Reason;
@@ -137,9 +137,13 @@ pub enum RunEvent {
 impl From<&ActionReport> for RunEvent {
     /// The event that tells an action's end.
     fn from(report: &ActionReport) -> Self {
-        const HAS_RESULT: &str = "an action that was cached or executed has a result";
         let (action, step) = (report.name.clone(), report.step.clone());
-        let result = report.result.as_ref();
+        let result = || {
+            report
+                .result
+                .clone()
+                .expect("an action that was cached or executed has a result")
+        };
         match &report.outcome {
             ActionOutcome::Cached => {
                 let ActionResult {
@@ -148,7 +152,7 @@ impl From<&ActionReport> for RunEvent {
                     metrics,
                     measurements,
                     ..
-                } = result.expect(HAS_RESULT).clone();
+                } = result();
                 Self::ActionCached {
                     action,
                     step,
@@ -167,7 +171,7 @@ impl From<&ActionReport> for RunEvent {
                     seconds,
                     peak_memory_bytes,
                     ..
-                } = result.expect(HAS_RESULT).clone();
+                } = result();
                 Self::ActionFinished {
                     action,
                     step,

@@ -1,4 +1,5 @@
-//! Where actions are carried out. An executor knows nothing of keys or of the store: it gets an order and an empty folder.
+//! Where actions are carried out. An executor knows nothing of keys or of the store: it gets an order and an empty
+//! folder.
 
 use crate::cancel::Cancel;
 use crate::step::{FailureClass, Outcome, Progress, StepError, Steps, run_step};

@@ -1,7 +1,7 @@
 //! External input files: hashed when an action is assessed, and looked at again after it ran.
 //!
-//! Invariant: a file's digest is believed without reading it again only while its size, inode and times are the same and
-//! its time of change was not so recent that a later change could have left that the same, too.
+//! Invariant: a file's digest is believed without reading it again only while its size, inode and times are the same
+//! and its time of change was not so recent that a later change could have left that the same, too.
 
 use crate::digest::{Digest, copy_and_hash};
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! What a thread of the scheduler does with one stale action: lease, verified inputs, execution, publication.
 //!
-//! Invariants: nothing is started whose result another build has just made; a step gets only bytes that were hashed in this
-//! build; nothing is published if an external input is no longer what was hashed into the key.
+//! Invariants: nothing is started whose result another build has just made; a step gets only bytes that were hashed in
+//! this build; nothing is published if an external input is no longer what was hashed into the key.
 
 use crate::action::{Action, ActionId, Input};
 use crate::artifact::Tree;

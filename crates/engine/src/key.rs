@@ -1,14 +1,14 @@
 //! The action key, and the document that it is the digest of.
 //!
 //! Invariant: there is one walk over a document, [`KeyDocument::leaves`]. The key hashes what it yields, and
-//! [`changes`](crate::changes) compares what it yields, so that two documents have the same key if and only if there is no
-//! change to tell.
+//! [`changes`](crate::changes) compares what it yields, so that two documents have the same key if and only if there is
+//! no change to tell.
 //!
 //! # The encoding
 //!
 //! The key is blake3 of the tag `orchestrate action key 1\n`, the number of leaves, and the leaves sorted by place. A
-//! *place* is a section and the way within it; a *leaf* is what stands there. Numbers are little-endian: lengths and counts
-//! 64 bits, tags 8 bits. A text is its length and its UTF-8 bytes.
+//! *place* is a section and the way within it; a *leaf* is what stands there. Numbers are little-endian: lengths and
+//! counts 64 bits, tags 8 bits. A text is its length and its UTF-8 bytes.
 //!
 //! | place | tag | then |
 //! |---|---|---|
@@ -338,7 +338,8 @@ mod tests {
     fn keys_are_golden() {
         let rich =
             json!({"rate": 1e-4, "layers": [{"width": 300}, {}], "tied": true, "note": "é", "cap": null, "n": []});
-        insta::assert_snapshot!(document(json!({})).key(), @"9e19c257fc9b5bcd4d7a0455e17bfc89ca8a94bffdbe4d14d18a57e08ddbed8c");
+        let empty = json!({});
+        insta::assert_snapshot!(document(empty).key(), @"9e19c257fc9b5bcd4d7a0455e17bfc89ca8a94bffdbe4d14d18a57e08ddbed8c");
         insta::assert_snapshot!(document(rich).key(), @"b0944b0cb500a47fd7753b9158abab63df9d33b2bed76d1ebc9d9433b5903d8a");
     }
 
@@ -362,7 +363,7 @@ mod tests {
             told(&|new| new.parameters["training"]["warmup"] = json!("a\nb")),
             told(&|new| new.parameters["layers"] = json!([1])),
             told(&|new| new.parameters["layers"] = json!({"0": 1})),
-            told(&|new| new.parameters = json!("x".repeat(100))),
+            told(&|new| new.parameters["layers"][1] = json!("x".repeat(99))),
             told(&|new| new.seed = 2),
             told(&|new| new.kind.version = 2),
             told(&|new| new.kind.name = "prune".into()),
@@ -378,7 +379,7 @@ mod tests {
         training.warmup unset → "a\nb"
         layers[1] 2 → unset
         layers.0 unset → 1; layers[0] 1 → unset; layers[1] 2 → unset
-        parameters unset → "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"…; layers[0] 1 → unset; layers[1] 2 → unset; training.epochs 3 → unset; training.learning_rate 1e-4 → unset
+        layers[1] 2 → "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"…
         seed 1 → 2
         kind train version 1 → 2
         kind train → prune
@@ -465,20 +466,28 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_leaf_changes_the_key(parameters in any_parameters(), at: prop::sample::Index, leaf in any_leaf()) {
+        fn any_changed_leaf_changes_the_key(
+            parameters in any_parameters(),
+            at: prop::sample::Index,
+            leaf in any_leaf(),
+        ) {
             let old = document(parameters);
             let mut new = old.clone();
             let mut leaves = leaves_of(&mut new.parameters);
             let count = leaves.len();
             let before = std::mem::replace(leaves[at.index(count)], leaf.clone());
-            prop_assume!(before.to_string() != leaf.to_string());
+            prop_assume!(before != leaf);
             prop_assert_ne!(old.key(), new.key());
             let changes = changes(&old, &new);
             prop_assert!(matches!(changes[..], [Change::Parameter { .. }]), "{:?}", changes);
         }
 
         #[test]
-        fn there_is_a_change_to_tell_if_and_only_if_the_keys_differ(a in any_parameters(), b in any_parameters(), seed in 0_u64..2) {
+        fn there_is_a_change_to_tell_if_and_only_if_the_keys_differ(
+            a in any_parameters(),
+            b in any_parameters(),
+            seed in 0_u64..2,
+        ) {
             let (a, mut b) = (document(a), document(b));
             b.seed = seed;
             prop_assert_eq!(changes(&a, &b).is_empty(), a.key() == b.key());

@@ -1,4 +1,25 @@
 //! The build engine: action keys, the store, the action cache, the scheduler and its executors.
+//!
+//! ```text
+//! ActionGraph ─► assess ─► KeyDocument ─► ActionKey ─► action cache ─► Fresh | Stale(Reason)
+//!    plan: tells it
+//!    build: Job ─► lease ─► verified inputs ─► Executor ─► Step::run ─► Store::publish ─► ActionResult
+//!                                                └──► RunEvent ─► sink, run record
+//! ```
+//! An [`Action`] of an [`ActionGraph`] is what is run. [`plan()`] and [`build`] assess it in the same way: once the
+//! artifacts of its inputs are known, its [`KeyDocument`] says everything that its result depends on, the document's
+//! digest is its [`ActionKey`], and the [`Store`] has a result of that key or gives a [`Reason`] to run. What runs is a
+//! [`Step`], here or in a worker process; what it leaves in its output folder becomes an artifact, a [`Tree`] of
+//! content-addressed blobs.
+//!
+//! Invariants:
+//! - A result is only ever found under a key that names all that it depends on, and only if it is whole.
+//! - The reason that is told for a rerun is the difference between two key documents, the very thing that is hashed.
+//! - Nothing that a crash, a full disk or a flipped bit leaves behind needs a person to clean it up.
+//! - What is not in the key (names, paths, times, resources, the order in which threads end) is not in any result.
+//!
+//! It knows nothing of machine learning, of recipes or of terminals, and runs on Unix alone: it relies on `flock`,
+//! process groups and syncing of folders.
 
 mod action;
 mod artifact;

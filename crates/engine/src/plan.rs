@@ -1,9 +1,9 @@
 //! What a build would do, without doing it.
 //!
-//! Invariants, for a build that follows with nothing changed in between: of the actions planned to run, each key is run;
-//! one that is planned as a hit is not. The exceptions are about bytes alone: a hit is run if an action that *may* run
-//! turns out to need its bytes and they are gone, or if they are found damaged when they are hashed; and one that would
-//! run for want of bytes need not if another brings the same bytes back.
+//! Invariants, for a build that follows with nothing changed in between: of the actions planned to run, each key is
+//! run; one that is planned as a hit is not. The exceptions are about bytes alone: a hit is run if an action that *may*
+//! run turns out to need its bytes and they are gone, or if they are found damaged when they are hashed; and one that
+//! would run for want of bytes need not if another brings the same bytes back.
 
 use crate::action::ActionId;
 use crate::assess::{Assessor, reason_of};

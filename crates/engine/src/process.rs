@@ -1,8 +1,8 @@
 //! Carries out each order in a process of its own.
 //!
 //! Invariants: the child is always reaped before `execute` returns; its standard input stays open until its result is
-//! there, and is closed however this process ends, which is what ends the child. It leads a process group of its own, so
-//! that Ctrl-C in a terminal reaches only the build, which then decides.
+//! there, and is closed however this process ends, which is what ends the child. It leads a process group of its own,
+//! so that Ctrl-C in a terminal reaches only the build, which then decides.
 
 use crate::cancel::Cancel;
 use crate::executor::{Executed, ExecutionError, Executor, Notice};
@@ -10,7 +10,7 @@ use crate::log_tail::LogTail;
 use crate::step::{FailureClass, Outcome, StepError};
 use crate::worker::{WorkOrder, WorkerMessage};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -132,7 +132,7 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Some(status) = self.child.try_wait().transpose() {
                 break status;
             }
             if self.verdict.is_some() {
@@ -175,7 +175,8 @@ impl Running {
         }
     }
 
-    /// Hears what the child said before it ended. Whoever inherited its pipes may keep them open: that is not waited for.
+    /// Hears what the child said before it ended. Whoever inherited its pipes may keep them open: that is not waited
+    /// for.
     fn drain(&mut self, on: &mut dyn FnMut(Notice)) {
         let deadline = Instant::now() + GRACE;
         while Instant::now() < deadline
@@ -185,11 +186,9 @@ impl Running {
         }
     }
 
-    fn kill(&mut self) -> ExitStatus {
-        if let Err(error) = self.child.kill() {
-            tracing::warn!(%error, "a worker could not be killed");
-        }
-        self.child.wait().expect("our own child can be waited for")
+    fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.child.kill()?;
+        self.child.wait()
     }
 
     /// Closes the child's standard input, unless the order is still being written.
@@ -197,12 +196,12 @@ impl Running {
         self.stdin = self.stdin.take().filter(|stdin| !stdin.is_finished());
     }
 
-    fn conclude(self, status: ExitStatus) -> Result<Executed, ExecutionError> {
+    fn conclude(self, status: io::Result<ExitStatus>) -> Result<Executed, ExecutionError> {
         let log = self.log.text();
         match self.verdict {
             Some(Verdict::Finished(outcome)) => {
-                if !status.success() {
-                    tracing::warn!(%status, "a worker finished its work and then ended badly");
+                if !status.as_ref().is_ok_and(ExitStatus::success) {
+                    tracing::warn!(?status, "a worker finished its work and then ended badly");
                 }
                 Ok(Executed {
                     outcome,
@@ -220,7 +219,16 @@ impl Running {
 }
 
 /// Tells how a worker ended that told nothing itself.
-fn crash_in_words(status: ExitStatus, peak_memory_bytes: Option<u64>) -> (String, FailureClass) {
+fn crash_in_words(status: io::Result<ExitStatus>, peak_memory_bytes: Option<u64>) -> (String, FailureClass) {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            return (
+                format!("the worker cannot be waited for: {error}"),
+                FailureClass::Environment,
+            );
+        }
+    };
     match status.signal() {
         Some(SIGKILL) => {
             let peak = peak_memory_bytes.map_or_else(

@@ -1,8 +1,8 @@
 //! Run records: what each build did, and what `why` compares with.
 //!
-//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it ends, and the end.
-//! Invariants: lines are only ever appended, so that the record of a build that was killed tells what was done until then;
-//! a line that cannot be read, such as a last one cut short, is passed over.
+//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it ends, and the
+//! end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what was done
+//! until then; a line that cannot be read, such as a last one cut short, is passed over.
 
 use crate::digest::Digest;
 use crate::freshness::Reason;

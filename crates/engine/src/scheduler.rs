@@ -1,11 +1,12 @@
 //! The build: brings the targets of a graph up to date.
 //!
 //! Invariants:
-//! - An action is assessed as soon as the artifacts of its inputs are known, never before: an action that comes out as it
-//!   was leaves its dependents fresh.
-//! - Of what is ready, the first in graph order that its pool has room for starts. The results do not depend on the order.
-//! - A known result is not asked for its bytes unless an action that runs reads them, or it is a target. If they are gone
-//!   or damaged, the action that made them runs again.
+//! - An action is assessed as soon as the artifacts of its inputs are known, never before: an action that comes out as
+//!   it was leaves its dependents fresh.
+//! - Of what is ready, the first in graph order that its pool has room for starts. The results do not depend on the
+//!   order.
+//! - A known result is not asked for its bytes unless an action that runs reads them, or it is a target. If they are
+//!   gone or damaged, the action that made them runs again.
 //! - After a failure or a cancellation nothing is started; what runs may end, and all that ended well is kept.
 
 use crate::action::ActionId;

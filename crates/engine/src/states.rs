@@ -1,7 +1,7 @@
 //! Where each action of a build stands.
 //!
-//! Invariant: a state changes in [`States::set`] alone, which keeps what is counted by state and announces what has ended
-//! to the sink and in the run record.
+//! Invariant: a state changes in [`States::set`] alone, which keeps what is counted by state and announces what has
+//! ended to the sink and in the run record.
 
 use crate::action::ActionId;
 use crate::assess::Assessment;

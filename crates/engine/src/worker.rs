@@ -1,8 +1,8 @@
 //! The worker: a process that carries out one order, and the protocol that it speaks.
 //!
-//! The order is one line of JSON on its standard input, which then stays open: when it ends, the parent is gone, and the
-//! worker exits at once, so that there is never an orphan. Messages are lines of JSON on its standard output, the last of
-//! which is `finished` or `failed`. Standard error is its log. Nothing else may be written to standard output.
+//! The order is one line of JSON on its standard input, which then stays open: when it ends, the parent is gone, and
+//! the worker exits at once, so that there is never an orphan. Messages are lines of JSON on its standard output, the
+//! last of which is `finished` or `failed`. Standard error is its log. Nothing else may be written to standard output.
 
 use crate::step::{FailureClass, InputFiles, Outcome, Progress, StepError, Steps, Work, run_step};
 use serde::{Deserialize, Serialize};
@@ -79,8 +79,8 @@ pub enum WorkerMessage {
     },
 }
 
-/// Carries out the order on `stdin` with `steps` and answers on `stdout`. Returns success if the step succeeded and that
-/// could be told. If `stdin` ends before, the whole process exits.
+/// Carries out the order on `stdin` with `steps` and answers on `stdout`. Returns success if the step succeeded and
+/// that could be told. If `stdin` ends before, the whole process exits.
 pub fn run_worker(steps: &dyn Steps, mut stdin: impl BufRead + Send + 'static, stdout: impl Write + Send) -> ExitCode {
     let voice = Voice::new(stdout);
     let order = match read_order(&mut stdin) {

@@ -75,8 +75,8 @@ impl Store {
         Ok(integrity)
     }
 
-    /// Verifies an artifact and tells where the bytes of each of its paths lie. `role` is what it is wanted for, told in
-    /// the error.
+    /// Verifies an artifact and tells where the bytes of each of its paths lie. `role` is what it is wanted for, told
+    /// in the error.
     ///
     /// # Errors
     /// [`StoreError::NotWhole`] if anything is missing or damaged, [`StoreError::Io`].

@@ -146,3 +146,18 @@ fn advice(error: &io::Error) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_what_was_tried_where_and_what_to_do() {
+        let error = StoreError::io("write", Path::new("/cache/x"))(io::ErrorKind::StorageFull.into()).to_string();
+        for part in ["cannot write /cache/x: ", "; free some space there", "--cache DIR"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let other = StoreError::io("read", Path::new("/cache/x"))(io::ErrorKind::IsADirectory.into()).to_string();
+        assert!(!other.contains("--cache"), "{other}");
+    }
+}

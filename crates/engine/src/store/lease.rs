@@ -1,7 +1,7 @@
 //! Leases: who makes what. Two builds on one store run each action once, for they take its lease first.
 //!
-//! Invariants: a lease is an exclusive `flock`, freed by the kernel however its holder ends; its file is removed while the
-//! lock is held, and a lock on a file that has been removed meanwhile is no lease.
+//! Invariants: a lease is an exclusive `flock`, freed by the kernel however its holder ends; its file is removed while
+//! the lock is held, and a lock on a file that has been removed meanwhile is no lease.
 
 use super::{Store, StoreError};
 use crate::digest::Digest;

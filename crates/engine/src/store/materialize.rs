@@ -1,8 +1,8 @@
 //! Copying an artifact out to a folder of the user's.
 //!
 //! Invariants:
-//! - A file that we did not write, or that was edited since, is neither overwritten nor removed. What we wrote is listed,
-//!   with its digests, in a manifest in the folder, which is written before the files it lists.
+//! - A file that we did not write, or that was edited since, is neither overwritten nor removed. What we wrote is
+//!   listed, with its digests, in a manifest in the folder, which is written before the files it lists.
 //! - Files appear whole: all are copied, verified and synced before the first is moved to its place.
 //! - One build at a time writes to a folder.
 
@@ -28,8 +28,8 @@ impl Store {
     /// and that the artifact lacks. Files that are right already are left as they are.
     ///
     /// # Errors
-    /// [`StoreError::InTheWay`] before anything is changed if a file would be lost, [`StoreError::NotWhole`] if bytes are
-    /// missing or damaged, [`StoreError::Io`].
+    /// [`StoreError::InTheWay`] before anything is changed if a file would be lost, [`StoreError::NotWhole`] if bytes
+    /// are missing or damaged, [`StoreError::Io`].
     pub fn materialize(&self, tree: &Digest, destination: &Path) -> Result<(), StoreError> {
         let role = || destination.display().to_string();
         let not_whole = |found| StoreError::NotWhole {
@@ -61,8 +61,7 @@ impl Store {
         for (number, entry) in missing.into_iter().enumerate() {
             target.put(&target.partial(number), entry)?;
         }
-        target.write_manifest(wanted.entries().iter())?;
-        target.remove_partial()
+        target.write_manifest(wanted.entries().iter())
     }
 
     fn copy_verified(&self, digest: &Digest, to: &Path) -> Result<Integrity, StoreError> {
@@ -122,14 +121,9 @@ impl<'a> Target<'a> {
     fn make_partial(&self) -> Result<(), StoreError> {
         let folder = self.partial_folder();
         if metadata_if_there(&folder)?.is_some() {
-            self.remove_partial()?;
+            fs::remove_dir_all(&folder).map_err(StoreError::io("remove", &folder))?;
         }
         fs::create_dir(&folder).map_err(StoreError::io("make the folder", &folder))
-    }
-
-    fn remove_partial(&self) -> Result<(), StoreError> {
-        let folder = self.partial_folder();
-        fs::remove_dir_all(&folder).map_err(StoreError::io("remove", &folder))
     }
 
     /// Whether `entry` must be written: it is not there, or is as an earlier artifact had it.
@@ -234,6 +228,17 @@ impl<'a> Target<'a> {
         written.map_err(StoreError::io("write", &partial))?;
         fs::rename(&partial, &path).map_err(StoreError::io("write", &path))?;
         sync_folder(self.folder)
+    }
+}
+
+impl Drop for Target<'_> {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(self.partial_folder()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %self.folder.display(), %error, "partial copies could not be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

@@ -12,9 +12,10 @@
 //! | `quarantine/` | what was found damaged |
 //!
 //! Invariants:
-//! - A file appears under its name whole or not at all: it is written in `tmp/`, synced, renamed, and its folder synced.
-//! - Blobs are written before their tree, the tree and the key document before the result: what a crash leaves behind is
-//!   garbage at worst, never a result whose parts are missing.
+//! - A file appears under its name whole or not at all: it is written in `tmp/`, synced, renamed, and its folder
+//!   synced.
+//! - Blobs are written before their tree, the tree and the key document before the result: what a crash leaves behind
+//!   is garbage at worst, never a result whose parts are missing.
 //! - Nothing is believed unread: trees, key documents and results carry or are their own digest, and blobs are hashed
 //!   before they are used. What is damaged is put aside and counts as missing; no one is asked to clean up.
 //! - Locks are `flock`s: the kernel frees them, however their holder ends.

@@ -1,7 +1,7 @@
 //! Taking a step's output folder in as an artifact.
 //!
-//! Files are copied, not moved: whoever still has one of them open cannot change the artifact. Symbolic links and special
-//! files are refused, since their meaning is outside of the folder; empty folders are not kept.
+//! Files are copied, not moved: whoever still has one of them open cannot change the artifact. Symbolic links and
+//! special files are refused, since their meaning is outside of the folder; empty folders are not kept.
 
 use super::durable::sync_folder;
 use super::{Store, StoreError};

@@ -1,7 +1,7 @@
 //! The action cache: results and key documents, by key.
 //!
-//! Invariant: a damaged file is never taken for a result. A result's file has two lines, the result as JSON and the digest
-//! of the first line; a key document must have the key that it is filed under.
+//! Invariant: a damaged file is never taken for a result. A result's file has two lines, the result as JSON and the
+//! digest of the first line; a key document must have the key that it is filed under.
 
 use super::check::read_if_there;
 use super::{Store, StoreError};

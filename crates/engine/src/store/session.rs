@@ -1,7 +1,7 @@
 //! The temporary folder of one open store.
 //!
-//! Invariants: a session's folder holds a file that is locked as long as its process lives; sessions begin, and dead ones
-//! are swept, only under the lock of `tmp/gate`, so that no folder is swept between its making and its locking.
+//! Invariants: a session's folder holds a file that is locked as long as its process lives; sessions begin, and dead
+//! ones are swept, only under the lock of `tmp/gate`, so that no folder is swept between its making and its locking.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

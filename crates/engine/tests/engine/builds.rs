@@ -338,7 +338,7 @@ fn a_cancelled_build_keeps_what_ran_and_starts_nothing_more() {
     assert_eq!(workshop.build(&graph).started(), ["b"]);
 }
 
-/// Builds `graph` on a store of its own process-like making; each action waits for one word of `go`.
+/// Builds `graph` as another process would, with a store of its own; each action waits for one word of `go`.
 fn build_beside(workshop: &Workshop, graph: &ActionGraph, go: Arc<Mutex<Receiver<()>>>, waiting: Sender<()>) -> Built {
     let fake = Fake::new(move |work| {
         go.lock()
@@ -375,8 +375,8 @@ fn build_beside(workshop: &Workshop, graph: &ActionGraph, go: Arc<Mutex<Receiver
 #[test]
 fn two_builds_on_one_store_run_each_action_once() {
     let workshop = Workshop::new();
-    let graph = graph(&[("a", "a", &[])]);
-    // Whoever runs the action gets through when the other says that it waits.
+    let graph = graph(&[("a", "a", &[]), ("b", "b", &["a"]), ("c", "c", &["b"])]);
+    // Whoever runs an action gets through when the other says that it waits.
     let (waiting, waits) = channel();
     let waits = Arc::new(Mutex::new(waits));
     let builds: Vec<Built> = std::thread::scope(|scope| {
@@ -389,7 +389,7 @@ fn two_builds_on_one_store_run_each_action_once() {
         threads.map(|thread| thread.join().unwrap()).into()
     });
     let started: usize = builds.iter().map(|built| built.started().len()).sum();
-    assert_eq!(started, 1);
+    assert_eq!(started, 3);
     assert!(builds.iter().all(|built| built.report.is_success()));
     assert!(fs::read_dir(workshop.path("store/leases")).unwrap().next().is_none());
 }

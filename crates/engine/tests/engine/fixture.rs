@@ -135,11 +135,11 @@ impl Built {
     }
 
     pub fn reason(&self, name: &str) -> Reason {
-        let reasons = self.events.iter().filter_map(|event| match event {
+        let mut reasons = self.events.iter().rev().filter_map(|event| match event {
             RunEvent::ActionStarted { action, reason, .. } if action == name => Some(reason.clone()),
             _ => None,
         });
-        reasons.last().unwrap()
+        reasons.next().unwrap()
     }
 
     pub fn started_keys(&self) -> Vec<ActionKey> {

@@ -1,9 +1,17 @@
-//! Tests of the engine by way of what it offers to others: store, plan, build and worker processes, with steps that fake.
+//! Tests of the engine by way of what it offers to others: store, plan, build and worker processes, with steps that
+//! fake. (They are marked as tests so that Clippy lets them unwrap.)
 
+#[cfg(test)]
 mod builds;
+#[cfg(test)]
 mod fixture;
+#[cfg(test)]
 mod process;
+#[cfg(test)]
 mod properties;
+#[cfg(test)]
 mod records;
+#[cfg(test)]
 mod repair;
+#[cfg(test)]
 mod store;

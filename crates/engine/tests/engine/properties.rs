@@ -8,7 +8,8 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 
-/// An action as it is drawn: its text, whether it hides its text from those that read it, and which earlier ones it reads.
+/// An action as it is drawn: its text, whether it hides its text from those that read it, and which earlier ones it
+/// reads.
 type Drawn = (u8, bool, Vec<prop::sample::Index>);
 
 fn any_actions() -> impl Strategy<Value = Vec<Drawn>> {
@@ -60,7 +61,7 @@ fn known_keys(workshop: &Workshop) -> BTreeSet<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn an_incremental_build_is_a_clean_build_with_less_work(

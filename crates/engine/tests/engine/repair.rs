@@ -1,9 +1,9 @@
 //! A store that was damaged repairs itself: nothing found in it stops a build.
 
-use crate::fixture::{Fake, Workshop, action, all, concatenate, files_below, flip_bit, graph, options, overwrite};
+use crate::fixture::{Fake, Workshop, action, concatenate, files_below, flip_bit, graph, options, overwrite};
 use orchestrate_engine::{
-    ActionGraph, ActionKey, Cancel, Decision, Digest, FailureClass, InProcessExecutor, Input, Reason, RunEvent,
-    StoreError, build, plan,
+    ActionGraph, Cancel, Decision, Digest, FailureClass, InProcessExecutor, Input, Reason, RunEvent, StoreError, build,
+    plan,
 };
 use serde_json::json;
 use std::fs;
@@ -136,7 +136,6 @@ fn damaged_results_trees_and_documents_are_misses() {
         workshop.build_last(&graph(&[("a", "a", &[])])).reasons()["a"],
         "its result is no longer in the store"
     );
-    let _: ActionKey = result.key;
 }
 
 #[test]
@@ -168,5 +167,5 @@ fn bytes_that_keep_vanishing_end_the_build_with_an_error() {
     let outcome = format!("{:?}", failure.outcome);
     assert!(outcome.contains("is the disk sound?"), "{outcome}");
     assert!(outcome.contains(&format!("{:?}", FailureClass::Environment)));
-    assert_eq!(workshop.build(&graph).report.failed, 0, "{:?}", all(&graph));
+    assert!(workshop.build_last(&graph).report.is_success());
 }

@@ -1,0 +1,72 @@
+//! The recipes of the repository, in their `smoke` profile: they run, within twenty seconds.
+
+use crate::real_data;
+use crate::workspace::Workspace;
+use std::time::Instant;
+
+fn smoke(name: &str, more: &[&str]) {
+    let workspace = Workspace::empty();
+    let recipe = format!("{}/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let started = Instant::now();
+    workspace.succeed(&[&["build", &recipe, "--profile", "smoke"], more].concat());
+    assert!(
+        started.elapsed().as_secs_f64() < 20.0,
+        "{name} took {:?}",
+        started.elapsed()
+    );
+    for file in [
+        "model.safetensors",
+        "config.json",
+        "metrics.json",
+        "provenance.json",
+        "recipe.toml",
+    ] {
+        assert!(
+            workspace.path("out").join(name).join("export").join(file).is_file(),
+            "{name}: {file}"
+        );
+    }
+}
+
+#[test]
+fn bert_small() {
+    smoke("bert-small", &[]);
+}
+
+#[test]
+fn lenet_digits() {
+    smoke("lenet-digits", &[]);
+}
+
+#[test]
+fn lenet_mnist() {
+    let Some(mnist) = real_data::find("mnist") else { return };
+    smoke("lenet-mnist", &["--set", &format!("variables.mnist={mnist}")]);
+}
+
+#[test]
+fn sst2() {
+    let (Some(sst2), Some(vocabulary)) = (real_data::find("sst2"), real_data::find("bert_vocab")) else {
+        return;
+    };
+    let tokenizer = format!("variables.tokenizer={vocabulary}/tokenizer.json");
+    smoke(
+        "sst2",
+        &["--set", &format!("variables.sst2={sst2}"), "--set", &tokenizer],
+    );
+}
+
+/// No recipe is left without a test here.
+#[test]
+fn every_recipe_is_tested() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes");
+    let names = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["bert-small.toml", "lenet-digits.toml", "lenet-mnist.toml", "sst2.toml"]
+    );
+}

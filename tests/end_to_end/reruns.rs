@@ -1,0 +1,166 @@
+//! An edit reruns what it must, and nothing else.
+
+use crate::workspace::{Workspace, texts};
+use std::time::Instant;
+
+const EVERYTHING: usize = 13;
+
+#[test]
+fn a_second_build_runs_nothing_and_takes_no_time() {
+    let workspace = Workspace::new();
+    let first = workspace.build(&[]);
+    assert_eq!(first.ran().len(), EVERYTHING);
+    let started = Instant::now();
+    let second = workspace.build(&[]);
+    assert!(started.elapsed().as_secs_f64() < 1.0, "{:?}", started.elapsed());
+    assert_eq!(second.ran(), [""; 0]);
+    let end = second.last();
+    assert_eq!(
+        (&end["event"], &end["executed"], &end["cached"]),
+        (&"run_finished".into(), &0.into(), &EVERYTHING.into())
+    );
+    assert_eq!(second.trees(), first.trees());
+    let told = workspace.succeed(&["build", "recipe.toml"]);
+    assert!(told.stdout.contains("up to date: nothing to run"), "{}", told.stdout);
+}
+
+/// Comments, order, spelled-out defaults, times of files, names of steps and where the folder is.
+#[test]
+fn what_changes_nothing_reruns_nothing() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    workspace.edit("[step.export]", "# to be deployed\n[step.export]");
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "a comment");
+
+    let (head, export) = crate::workspace::RECIPE.split_once("[step.export]").unwrap();
+    workspace.write("recipe.toml", format!("[step.export]{export}{head}"));
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "another order");
+
+    workspace.edit(
+        "epochs = 2",
+        "epochs = 2\noptimizer = \"adamw\"\nwarmup = 0.1\ngradient_clip = 1.0",
+    );
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "defaults spelled out");
+
+    workspace.write("train.tsv", texts(40, 0));
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "a file written again");
+
+    let text = std::fs::read_to_string(workspace.path("recipe.toml")).unwrap();
+    workspace.write(
+        "recipe.toml",
+        text.replace("quantize]", "smaller]")
+            .replace("= \"quantize\"\n", "= \"smaller\"\n")
+            .replace("kind = \"smaller\"", "kind = \"quantize\""),
+    );
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "a step renamed");
+
+    let elsewhere = Workspace::new();
+    std::fs::rename(workspace.path("cache"), elsewhere.path("cache")).unwrap();
+    assert_eq!(elsewhere.build(&[]).ran(), [""; 0], "another folder");
+}
+
+#[test]
+fn the_last_steps_learning_rate_reruns_it_and_what_follows() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    workspace.edit("learning_rate = 1e-4", "learning_rate = 2e-4");
+    let plan = workspace.succeed(&["plan", "recipe.toml"]).stdout;
+    assert!(
+        plan.contains("finetune.training.learning_rate 0.0001 → 0.0002"),
+        "{plan}"
+    );
+    assert_eq!(
+        workspace.build(&[]).ran(),
+        ["quantize", "quantize.evaluate", "export", "export.evaluate"]
+    );
+}
+
+#[test]
+fn a_prune_rounds_target_reuses_the_rounds_before() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    workspace.edit("targets = [0.25, 0.5]", "targets = [0.25, 0.75]");
+    let events = workspace.build(&[]);
+    let ran = events.ran();
+    assert_eq!(
+        ran[..3],
+        ["prune.prune-2", "prune.finetune-2", "prune.evaluate"],
+        "{ran:?}"
+    );
+    assert_eq!(ran.len(), 7, "{ran:?}");
+    workspace.edit("targets = [0.25, 0.75]", "targets = [0.25, 0.5]");
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "the old rounds are still there");
+}
+
+#[test]
+fn a_changed_data_file_reruns_all_that_reads_it() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    workspace.write("train.tsv", texts(41, 0));
+    let why = workspace.succeed(&["why", "recipe.toml", "export"]).stdout;
+    assert!(why.contains("input train changed"), "{why}");
+    assert_eq!(workspace.build(&[]).ran().len(), EVERYTHING);
+}
+
+/// A data file whose rows come out as they were cuts its descendants off.
+#[test]
+fn a_data_file_that_comes_to_the_same_stops_there() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    workspace.write("train.tsv", texts(40, 0).replace("\t1\n", "\t1\n\n"));
+    assert_eq!(workspace.build(&[]).ran(), ["data.texts"]);
+}
+
+#[test]
+fn a_damaged_cache_is_repaired_by_the_next_build() {
+    let workspace = Workspace::new();
+    let first = workspace.build(&[]);
+    let blobs: Vec<_> = walk(&workspace.path("cache/blobs"));
+    assert!(blobs.len() > EVERYTHING);
+    for blob in &blobs {
+        std::fs::remove_file(blob).unwrap();
+        std::fs::write(blob, b"damaged").unwrap();
+    }
+    let second = workspace.build(&[]);
+    assert_eq!(second.trees(), first.trees());
+    assert_eq!(workspace.build(&[]).ran(), [""; 0]);
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] })
+        .collect()
+}
+
+#[test]
+fn named_steps_are_built_with_what_they_need() {
+    let workspace = Workspace::new();
+    assert_eq!(
+        workspace.build(&["teacher"]).ran(),
+        ["data.texts", "teacher", "teacher.evaluate"]
+    );
+    let run = workspace.run(&["build", "recipe.toml", "teachr"]);
+    assert_eq!(run.code, Some(2));
+    assert!(
+        run.stderr.contains("its steps are teacher, prune, quantize, export"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn overrides_and_profiles_are_part_of_what_is_built() {
+    let workspace = Workspace::new();
+    workspace.edit(
+        "[data.texts]",
+        "[profile.short.step.teacher]\nepochs = 1\n\n[data.texts]",
+    );
+    workspace.build(&["teacher"]);
+    let by_profile = workspace.build(&["teacher", "--profile", "short"]);
+    assert_eq!(by_profile.ran(), ["teacher", "teacher.evaluate"]);
+    assert_eq!(
+        workspace.build(&["teacher", "--set", "step.teacher.epochs=1"]).ran(),
+        [""; 0]
+    );
+}
