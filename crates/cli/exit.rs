@@ -82,8 +82,16 @@ impl Failure {
             Self::Engine(EngineError::Store(_)) | Self::File { .. } => ExitCode::Environment,
             Self::Model(error) => match error {
                 ModelError::Io { .. } | ModelError::Device { .. } => ExitCode::Environment,
-                ModelError::Corrupt { .. } | ModelError::MissingFile { .. } => ExitCode::Corrupt,
-                _ => ExitCode::StepFailed,
+                ModelError::Corrupt { .. }
+                | ModelError::MissingFile { .. }
+                | ModelError::MissingTensor { .. }
+                | ModelError::WrongTensor { .. }
+                | ModelError::UnusedTensors(_) => ExitCode::Corrupt,
+                ModelError::Unsuited(_) | ModelError::Data(_) => ExitCode::Usage,
+                ModelError::Tensor(_)
+                | ModelError::NotFinite { .. }
+                | ModelError::NoGradient(_)
+                | ModelError::MaskLost { .. } => ExitCode::StepFailed,
             },
             Self::OutputClosed => ExitCode::Done,
         }

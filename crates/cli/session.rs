@@ -4,7 +4,7 @@ use crate::arguments::RecipeArguments;
 use crate::exit::Failure;
 use crate::output;
 use orchestrate_engine::EngineError;
-use orchestrate_recipe::{Loaded, Lowered, Overrides, Recipe};
+use orchestrate_recipe::{Loaded, Lowered, Overrides, Recipe, open_device};
 use std::path::PathBuf;
 
 /// A recipe that was read, checked and lowered.
@@ -32,6 +32,15 @@ impl Session {
         }
         let lowered = Lowered::new(&recipe).map_err(EngineError::from)?;
         Ok(Self { recipe, text, lowered })
+    }
+
+    /// Refuses a device that is not there before anything runs.
+    ///
+    /// # Errors
+    /// [`Failure::Model`], with what to do.
+    pub fn require_device(&self) -> Result<(), Failure> {
+        open_device(self.recipe.device.name())?;
+        Ok(())
     }
 
     /// Refuses names that are no steps of the recipe.

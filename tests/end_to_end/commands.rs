@@ -63,8 +63,8 @@ fn metrics_hold_what_the_exported_files_give() {
     let actions = provenance["actions"].as_array().unwrap();
     assert_eq!(
         actions.len(),
-        12,
-        "all but the evaluation of the teacher and of the pruned model: {provenance:#}"
+        11,
+        "all but the evaluations of the teacher and of the pruned model: {provenance:#}"
     );
     assert!(actions.iter().all(|a| a["key"].as_str().unwrap().len() == 64));
     assert_eq!(
@@ -129,7 +129,7 @@ fn evaluate_and_bench_work_on_any_model_folder() {
         assert_eq!(line["file_bytes"], metrics["file_bytes"]);
     }
     let too_long = workspace.run(&["bench", "out/small/export", "--tokens", "99"]);
-    assert_eq!(too_long.code, Some(1));
+    assert_eq!(too_long.code, Some(2));
     assert!(
         too_long.stderr.contains("the model reads 1 to 12"),
         "{}",

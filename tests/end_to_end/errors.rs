@@ -147,7 +147,7 @@ fn gate_not_met_keeps_everything() {
     assert_eq!(
         gates,
         [format!(
-            "gate NOT MET: export file_bytes ≤ 100, found {bytes} (recipe.toml:44)"
+            "gate NOT MET: export file_bytes ≤ 100, found {bytes} (recipe.toml:42)"
         )]
     );
     let again = workspace.run(&["build", "recipe.toml", "--format", "json"]);
@@ -182,12 +182,11 @@ fn a_folder_that_is_no_cache_is_left_alone() {
 fn a_training_that_diverges_says_what_to_lower() {
     let text = fail_after(
         "epochs = 2",
-        "epochs = 2\noptimizer = \"sgd\"\nlearning_rate = 1e30\ngradient_clip = 0.0",
+        "epochs = 20\noptimizer = \"sgd\"\nlearning_rate = 100.0\nweight_decay = 1.0\ngradient_clip = 0.0",
     );
     assert!(text.starts_with("exit code 1"), "{text}");
     assert!(
         text.contains("is not finite at step") && text.contains("lower learning_rate"),
         "{text}"
     );
-    assert!(text.contains("skipped prune.prune-1"), "{text}");
 }

@@ -183,7 +183,7 @@ impl Events {
         self.actions("action_finished")
     }
 
-    /// The artifact of every action.
+    /// The artifact of every action; one that was cached and then had to run again has only one.
     pub fn trees(&self) -> Vec<(&str, &str)> {
         let mut trees: Vec<_> = self
             .0
@@ -192,6 +192,7 @@ impl Events {
             .map(|e| (e["action"].as_str().unwrap(), e["tree"].as_str().unwrap()))
             .collect();
         trees.sort_unstable();
+        trees.dedup();
         trees
     }
 

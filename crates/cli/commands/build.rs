@@ -7,7 +7,8 @@ use crate::reporter::Reporter;
 use crate::session::Session;
 use crate::{output, table};
 use orchestrate_engine::{
-    ActionOutcome, BuildOptions, BuildReport, FailureClass, ProcessExecutor, RunEvent, Store, build,
+    ActionOutcome, BuildOptions, BuildReport, EngineError, FailureClass, ProcessExecutor, RunEvent, Store, StoreError,
+    build,
 };
 use orchestrate_recipe::LoweredStep;
 use orchestrate_recipe::report::{
@@ -25,6 +26,7 @@ const THREADS_A_JOB: usize = 4;
 pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(&arguments.steps)?;
+    session.require_device()?;
     let store = Store::open(&arguments.cache.cache)?;
     let slots = arguments.jobs.unwrap_or_else(default_jobs);
     let executor = ProcessExecutor {
@@ -46,19 +48,29 @@ pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
         event => reporter.event(&event),
     };
     let targets = session.lowered.targets(&arguments.steps);
-    let report = build(
-        &session.lowered.graph,
-        &targets,
-        &options,
-        &store,
-        &executor,
-        &cancel,
-        &sink,
-    )?;
+    let bring_up_to_date = || {
+        build(
+            &session.lowered.graph,
+            &targets,
+            &options,
+            &store,
+            &executor,
+            &cancel,
+            &sink,
+        )
+    };
+    let mut report = bring_up_to_date()?;
+    let mut steps = step_reports(&session.lowered, &report);
+    let exports = match put_exports(arguments, &session, &store, &report, &steps) {
+        // A blob was found damaged only now that it was read, and has been set aside: it is made anew, once.
+        Err(Failure::Engine(EngineError::Store(StoreError::NotWhole { .. }))) => {
+            report = bring_up_to_date()?;
+            steps = step_reports(&session.lowered, &report);
+            put_exports(arguments, &session, &store, &report, &steps)?
+        }
+        exports => exports?,
+    };
     reporter.clear();
-
-    let steps = step_reports(&session.lowered, &report);
-    let exports = put_exports(arguments, &session, &store, &report, &steps)?;
     let gates = gate_reports(&session.recipe, &steps);
     match arguments.format {
         Format::Human => show(&session, &report, &steps, &exports, &gates)?,

@@ -80,20 +80,15 @@ fn lasting_line(event: &RunEvent) -> Option<String> {
                 crate::table::duration(*seconds)
             ))
         }
-        RunEvent::ActionFailed { action, error, log, .. } => {
-            let log = if log.trim().is_empty() {
-                String::new()
-            } else {
-                format!("\nits log:\n{}", log.trim_end())
-            };
-            Some(format!("failed  {action}: {error}{log}"))
-        }
-        RunEvent::ActionSkipped { action, because, .. } => Some(format!("skipped {action}: {because}")),
+        // What went wrong stands at the end, where it is not scrolled away.
+        RunEvent::ActionFailed { action, log, .. } if log.trim().is_empty() => Some(format!("failed  {action}")),
+        RunEvent::ActionFailed { action, log, .. } => Some(format!("failed  {action}; its log:\n{}", log.trim_end())),
         RunEvent::ActionWaiting { action, reason } => Some(format!("waits   {action}: {reason}")),
         RunEvent::Log { action, line } => Some(format!("log     {action}: {line}")),
         RunEvent::RunStarted { .. }
         | RunEvent::ActionProgress { .. }
         | RunEvent::ActionCached { .. }
+        | RunEvent::ActionSkipped { .. }
         | RunEvent::RunFinished { .. } => None,
     }
 }

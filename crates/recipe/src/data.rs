@@ -114,6 +114,8 @@ fn text(section: &mut Section, folders: &Folders, files: &mut BTreeMap<String, P
         vocab_size: vocab_size(section).unwrap_or(default.vocab_size),
         max_length: max_length(section).unwrap_or(default.max_length),
         lowercase: section.flag("lowercase").unwrap_or(default.lowercase),
+        max_train_rows: section.whole("max_train_rows", 1, MOST_ROWS),
+        max_test_rows: section.whole("max_test_rows", 1, MOST_ROWS),
     };
     vocabulary_files(section, folders, files);
     Some(DataSpec::TextFiles(spec))
@@ -132,7 +134,10 @@ fn idx(section: &mut Section, folders: &Folders, files: &mut BTreeMap<String, Pa
         section.require(role, example);
         files.extend(path.map(|path| (role.to_owned(), path)));
     }
-    Some(DataSpec::IdxFiles(IdxFiles {}))
+    Some(DataSpec::IdxFiles(IdxFiles {
+        max_train_rows: section.whole("max_train_rows", 1, MOST_ROWS),
+        max_test_rows: section.whole("max_test_rows", 1, MOST_ROWS),
+    }))
 }
 
 fn vocab_size(section: &mut Section) -> Option<usize> {

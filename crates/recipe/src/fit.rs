@@ -27,7 +27,7 @@ impl Reads {
                     max_length: *max_length,
                 }
             }
-            DataSpec::Digits(Digits { .. }) | DataSpec::IdxFiles(IdxFiles {}) => Self::Images,
+            DataSpec::Digits(Digits { .. }) | DataSpec::IdxFiles(IdxFiles { .. }) => Self::Images,
         }
     }
 

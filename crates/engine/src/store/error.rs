@@ -48,7 +48,7 @@ pub enum StoreError {
     },
     /// The store's folder cannot be written.
     #[error(
-        "the cache {path} cannot be written: {source}; make it writable or choose another folder with `--cache DIR`",
+        "the cache {path} cannot be read and written: {source}; make it so or choose another folder with `--cache DIR`",
         path = path.display()
     )]
     NotWritable {

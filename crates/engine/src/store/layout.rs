@@ -44,10 +44,9 @@ pub(super) fn check(root: &Path) -> Result<(), StoreError> {
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => check_unused(root),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(StoreError::BadFormat { path }),
-        Err(error) => Err(StoreError::Io {
-            operation: "read",
-            path,
-            source: error,
+        Err(source) => Err(StoreError::NotWritable {
+            path: root.to_owned(),
+            source,
         }),
     }
 }
@@ -57,8 +56,7 @@ fn check_unused(root: &Path) -> Result<(), StoreError> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => {
-            return Err(StoreError::Io {
-                operation: "list",
+            return Err(StoreError::NotWritable {
                 path: root.to_owned(),
                 source,
             });

@@ -44,6 +44,16 @@ pub struct ImageRows {
     pub labels: Vec<u32>,
 }
 
+impl ImageRows {
+    /// Keeps the first `rows`, if a number is given.
+    pub fn truncate(&mut self, rows: Option<usize>) {
+        let rows = rows.unwrap_or(usize::MAX);
+        self.labels.truncate(rows);
+        self.pixels
+            .truncate(rows.saturating_mul(self.width * self.height * self.channels));
+    }
+}
+
 /// What a model learns from and what it is judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Splits<T> {

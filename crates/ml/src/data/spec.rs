@@ -91,6 +91,12 @@ pub struct TextFiles {
     pub max_length: usize,
     /// Whether a learnt or `vocab.txt` vocabulary is uncased; a tokenizer.json says for itself.
     pub lowercase: bool,
+    /// Only the first rows of the training file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_train_rows: Option<usize>,
+    /// Only the first rows of the test file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_test_rows: Option<usize>,
 }
 
 impl Default for TextFiles {
@@ -102,14 +108,23 @@ impl Default for TextFiles {
             vocab_size: 8000,
             max_length: 64,
             lowercase: true,
+            max_train_rows: None,
+            max_test_rows: None,
         }
     }
 }
 
-/// IDX files have no settings: the files say everything.
+/// Settings of IDX files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct IdxFiles {}
+pub struct IdxFiles {
+    /// Only the first images of the training files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_train_rows: Option<usize>,
+    /// Only the first images of the test files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_test_rows: Option<usize>,
+}
 
 const MOST_ROWS: usize = 1_000_000;
 const LEAST_VOCAB: usize = 64;
@@ -122,7 +137,7 @@ pub fn prepare(spec: &DataSpec, files: &BTreeMap<String, PathBuf>) -> Result<Pre
         DataSpec::Reviews(settings) => prepare_reviews(settings, files),
         DataSpec::Digits(settings) => prepare_digits(settings),
         DataSpec::TextFiles(settings) => prepare_text_files(settings, files),
-        DataSpec::IdxFiles(IdxFiles {}) => prepare_idx(files),
+        DataSpec::IdxFiles(settings) => prepare_idx(settings, files),
     }
 }
 
@@ -155,8 +170,10 @@ fn prepare_text_files(settings: &TextFiles, files: &BTreeMap<String, PathBuf>) -
         text: &settings.text_column,
         label: &settings.label_column,
     };
-    let train = text_file::read(train_file, settings.format, columns)?;
-    let test = text_file::read(test_file, settings.format, columns)?;
+    let mut train = text_file::read(train_file, settings.format, columns)?;
+    let mut test = text_file::read(test_file, settings.format, columns)?;
+    train.truncate(settings.max_train_rows);
+    test.truncate(settings.max_test_rows);
     let classes = LabelNames::from_training(train_file, &train)?;
     let splits = Splits {
         train: TextRows {
@@ -242,11 +259,13 @@ fn prepare_digits(settings: &Digits) -> Result<Prepared, DataError> {
     Ok(image_data(splits, digits::LABELS.map(str::to_owned).to_vec()))
 }
 
-fn prepare_idx(files: &BTreeMap<String, PathBuf>) -> Result<Prepared, DataError> {
+fn prepare_idx(settings: &IdxFiles, files: &BTreeMap<String, PathBuf>) -> Result<Prepared, DataError> {
     let (train_labels, test_labels) = (file(files, "train_labels")?, file(files, "test_labels")?);
     let test_images = file(files, "test_images")?;
-    let train = idx::read_pair(file(files, "train_images")?, train_labels)?;
-    let test = idx::read_pair(test_images, test_labels)?;
+    let mut train = idx::read_pair(file(files, "train_images")?, train_labels)?;
+    let mut test = idx::read_pair(test_images, test_labels)?;
+    train.truncate(settings.max_train_rows);
+    test.truncate(settings.max_test_rows);
     if (train.width, train.height) != (test.width, test.height) {
         return Err(DataError::SizeMismatch {
             file: test_images.to_owned(),
@@ -364,7 +383,10 @@ mod tests {
                 ..Reviews::default()
             })
         );
-        assert_eq!(parse(r#"{"source": "idx"}"#).unwrap(), DataSpec::IdxFiles(IdxFiles {}));
+        assert_eq!(
+            parse(r#"{"source": "idx"}"#).unwrap(),
+            DataSpec::IdxFiles(IdxFiles::default())
+        );
         assert!(
             parse(r#"{"source": "builtin:digits", "max_length": 3}"#)
                 .unwrap_err()
@@ -464,7 +486,7 @@ mod tests {
             .map(str::to_owned)
             .zip(names.map(|name| folder.join(name)))
             .collect();
-        let data = prepare(&DataSpec::IdxFiles(IdxFiles {}), &files).unwrap();
+        let data = prepare(&DataSpec::IdxFiles(IdxFiles::default()), &files).unwrap();
         assert_eq!(
             (data.train.rows(), data.test.rows(), data.labels().len()),
             (60_000, 10_000, 10)

@@ -49,6 +49,14 @@ pub struct NamedRows {
 }
 
 impl NamedRows {
+    /// Keeps the first `rows`, if a number is given.
+    pub fn truncate(&mut self, rows: Option<usize>) {
+        let rows = rows.unwrap_or(usize::MAX);
+        self.texts.truncate(rows);
+        self.labels.truncate(rows);
+        self.lines.truncate(rows);
+    }
+
     fn push(&mut self, text: &str, label: &str, line: usize) {
         self.texts.push(text.trim().to_owned());
         self.labels.push(label.trim().to_owned());
