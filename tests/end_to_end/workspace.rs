@@ -70,8 +70,8 @@ impl Workspace {
     pub fn new() -> Self {
         let workspace = Self::empty();
         workspace.write("recipe.toml", RECIPE);
-        workspace.write("train.tsv", &texts(40, 0));
-        workspace.write("test.tsv", &texts(16, 1));
+        workspace.write("train.tsv", texts(40, 0));
+        workspace.write("test.tsv", texts(16, 1));
         workspace
     }
 

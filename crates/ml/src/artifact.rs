@@ -103,10 +103,13 @@ impl ModelArtifact {
     pub fn build(&self, mut parameters: Parameters, device: &Device) -> Result<LoadedModel> {
         let model = self.config.architecture.build(&mut parameters, self.config.classes())?;
         let masks = match self.files.get(MASKS_FILE) {
-            Some(path) => read_masks(path, device)?,
+            Some(path) => {
+                let masks = read_masks(path, device)?;
+                check_masks(&masks, &parameters.weights_as_floats()?)?;
+                masks
+            }
             None => Masks::new(),
         };
-        check_masks(&masks, &parameters.floats())?;
         Ok(LoadedModel {
             parameters,
             model,

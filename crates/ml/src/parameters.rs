@@ -301,6 +301,19 @@ impl Parameters {
             .collect()
     }
 
+    /// The tensors that training prunes, whatever their precision: f32 ones, and the values of integer ones as f32.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub fn weights_as_floats(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.floats();
+        for (name, (shape, weight)) in &self.integers {
+            let values: Vec<f32> = weight.values.iter().map(|&v| f32::from(v)).collect();
+            tensors.insert(name.clone(), Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?);
+        }
+        Ok(tensors)
+    }
+
     /// Number of parameters: scales and zero points do not count.
     pub fn count(&self) -> usize {
         let floats: usize = self.floats.values().map(Tensor::elem_count).sum();

@@ -143,7 +143,7 @@ impl BertConfig {
     }
 
     pub(super) fn set_width(&mut self, group: usize, size: usize) {
-        if group % 2 == 0 {
+        if group.is_multiple_of(2) {
             self.layer_heads[group / 2] = size;
         } else {
             self.layer_intermediate[group / 2] = size;

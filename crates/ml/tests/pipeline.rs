@@ -1,0 +1,351 @@
+//! The steps one after the other on built-in data: that models learn what linear ones cannot, and keep it when they are
+//! pruned, quantized and run on integers.
+#![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
+
+use candle_core::Device;
+use orchestrate_ml::artifact::{Files, ModelArtifact, files_of_folder};
+use orchestrate_ml::data::DataSpec;
+use orchestrate_ml::distillation::Distillation;
+use orchestrate_ml::models::ModelSpec;
+use orchestrate_ml::optimizer::OptimizerKind;
+use orchestrate_ml::parameters::Use;
+use orchestrate_ml::predict::Predictor;
+use orchestrate_ml::prune::{Criterion, Granularity, PruneRound};
+use orchestrate_ml::quantize::ObserverKind;
+use orchestrate_ml::schedule::Schedule;
+use orchestrate_ml::steps::*;
+use orchestrate_ml::training::Training;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+const TRAINING: Training = Training {
+    epochs: 1,
+    max_steps: None,
+    batch_size: 16,
+    learning_rate: 1e-3,
+    optimizer: OptimizerKind::Adamw,
+    momentum: 0.0,
+    weight_decay: 0.01,
+    schedule: Schedule::Linear,
+    warmup: 0.1,
+    gradient_clip: 1.0,
+    label_smoothing: 0.0,
+    dropout: 0.0,
+    bucket_by_length: true,
+};
+
+/// Artifacts by name in one temporary folder.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(data: &str) -> Self {
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let spec: DataSpec = serde_json::from_str(data).unwrap();
+        prepare_data(&spec, &Files::new(), &bench.out("data")).unwrap();
+        bench
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn files(&self, name: &str) -> Files {
+        files_of_folder(&self.folder.path().join(name)).unwrap()
+    }
+
+    fn evaluate(&self, model: &str, reference: Option<&str>) -> Figures {
+        let out = self.out(&format!("{model}.evaluate"));
+        let reference = reference.map(|name| self.files(&format!("{name}.evaluate")));
+        let settings = EvaluateSettings {
+            batch_size: 64,
+            latency_seconds: 0.0,
+        };
+        let (model, data) = (self.files(model), self.files("data"));
+        evaluate(&model, &data, reference.as_ref(), settings, &context(), &out).unwrap()
+    }
+
+    fn quantize(&self, model: &str, training: Training) {
+        let settings = QuantizeSettings {
+            observer: ObserverKind::MovingAverage,
+            calibration_rows: 128,
+            finetune: FinetuneSettings {
+                training,
+                distillation: None,
+            },
+        };
+        let (model, data) = (self.files(model), self.files("data"));
+        quantize(&model, &data, None, &settings, &context(), &self.out("quantized")).unwrap();
+        let settings = ExportSettings {
+            precision: Precision::Int8,
+        };
+        export(&self.files("quantized"), settings, &self.out("exported")).unwrap();
+    }
+}
+
+fn context() -> Context<'static> {
+    Context {
+        device: &Device::Cpu,
+        seed: 1,
+        watch: &|_| {},
+    }
+}
+
+fn structured(heads: f64, neurons: f64) -> PruneRound {
+    PruneRound {
+        granularity: Granularity::Structured,
+        criterion: Criterion::Magnitude,
+        heads,
+        neurons,
+        round_to: 8,
+    }
+}
+
+/// A bag-of-words model stays under 80 % on these sentences (a test beside the grammar holds it there).
+#[test]
+fn a_tiny_bert_learns_what_word_counts_cannot_tell_and_keeps_it_in_integers() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 20000, "test_rows": 1000}"#);
+    let model = ModelSpec::Bert {
+        layers: 2,
+        hidden: 64,
+        heads: 4,
+        intermediate: Some(128),
+        max_positions: 32,
+    };
+    let settings = TrainSettings {
+        model,
+        training: TRAINING,
+    };
+    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
+    assert!(teacher > 0.87, "{teacher}");
+
+    prune(&bench.files("teacher"), &structured(0.5, 0.5), 0, &bench.out("pruned")).unwrap();
+    teacher_logits(
+        &bench.files("teacher"),
+        &bench.files("data"),
+        &context(),
+        &bench.out("logits"),
+    )
+    .unwrap();
+    let settings = FinetuneSettings {
+        training: Training {
+            max_steps: Some(200),
+            ..TRAINING
+        },
+        distillation: Some(Distillation {
+            temperature: 2.0,
+            alpha: 0.5,
+        }),
+    };
+    let (model, data, logits) = (bench.files("pruned"), bench.files("data"), bench.files("logits"));
+    finetune(
+        &model,
+        &data,
+        Some(&logits),
+        &settings,
+        &context(),
+        &bench.out("finetuned"),
+    )
+    .unwrap();
+
+    bench.quantize(
+        "finetuned",
+        Training {
+            max_steps: Some(100),
+            learning_rate: 2e-4,
+            ..TRAINING
+        },
+    );
+    let simulated = bench.evaluate("quantized", None).metrics;
+    let exported = bench.evaluate("exported", Some("quantized")).metrics;
+    assert!(
+        exported["accuracy"] > teacher - 0.03,
+        "{exported:?}, the teacher {teacher}"
+    );
+    assert!(exported["agreement"] > 0.99, "{exported:?}");
+    assert!((exported["accuracy"] - simulated["accuracy"]).abs() < 0.01);
+    assert_eq!(exported["parameters"], simulated["parameters"]);
+    assert!(exported["file_bytes"] < 0.35 * simulated["file_bytes"]);
+}
+
+#[test]
+fn lenet5_reads_drawn_digits_and_keeps_it_in_integers() {
+    let bench = Bench::new(r#"{"source": "builtin:digits", "train_rows": 6000, "test_rows": 1000}"#);
+    let model = ModelSpec::Lenet5 {
+        channels: vec![20, 50],
+        hidden: 100,
+    };
+    let settings = TrainSettings {
+        model,
+        training: Training {
+            epochs: 3,
+            batch_size: 32,
+            ..TRAINING
+        },
+    };
+    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
+    assert!(teacher > 0.98, "{teacher}");
+    // With no epochs it is quantized after training, on calibrated ranges alone.
+    bench.quantize("teacher", Training { epochs: 0, ..TRAINING });
+    bench.evaluate("quantized", None);
+    let exported = bench.evaluate("exported", Some("quantized")).metrics;
+    assert!(
+        exported["accuracy"] > teacher - 0.01,
+        "{exported:?}, the teacher {teacher}"
+    );
+    assert!(exported["agreement"] > 0.99, "{exported:?}");
+}
+
+/// Han et al. 2015: masks hold through finetuning, the file is no smaller, and quantization keeps them.
+#[test]
+fn unstructured_masks_hold_through_every_later_step() {
+    let bench = Bench::new(r#"{"source": "builtin:digits", "train_rows": 500, "test_rows": 100}"#);
+    let settings = TrainSettings {
+        model: ModelSpec::Mlp { hidden: vec![32, 16] },
+        training: TRAINING,
+    };
+    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    let round = PruneRound {
+        granularity: Granularity::Unstructured,
+        round_to: 1,
+        ..structured(0.0, 0.9)
+    };
+    let figures = prune(&bench.files("teacher"), &round, 0, &bench.out("pruned")).unwrap();
+    assert!((figures.metrics["weight_sparsity"] - 0.9).abs() < 1e-3, "{figures:?}");
+    let settings = FinetuneSettings {
+        training: TRAINING,
+        distillation: None,
+    };
+    let (model, data) = (bench.files("pruned"), bench.files("data"));
+    finetune(&model, &data, None, &settings, &context(), &bench.out("finetuned")).unwrap();
+    bench.quantize("finetuned", TRAINING);
+    for name in ["teacher", "pruned", "finetuned", "quantized", "exported"] {
+        let metrics = bench.evaluate(name, None).metrics;
+        assert_eq!(
+            metrics["parameters"],
+            784.0 * 32.0 + 32.0 + 32.0 * 16.0 + 16.0 + 16.0 * 10.0 + 10.0
+        );
+        if name == "teacher" {
+            assert!(metrics["parameters_nonzero"] > 0.99 * metrics["parameters"]);
+        } else {
+            assert!(
+                metrics["parameters_nonzero"] < 0.11 * metrics["parameters"],
+                "{name}: {metrics:?}"
+            );
+        }
+    }
+    let bytes = |name: &str| bench.files(name)["model.safetensors"].metadata().unwrap().len();
+    assert_eq!(bytes("teacher"), bytes("finetuned"), "a sparsity is not a size");
+}
+
+/// A student that starts from every second layer of its teacher has exactly those tensors.
+#[test]
+fn a_student_takes_every_second_layer_of_its_teacher() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 64, "test_rows": 16}"#);
+    let bert = |layers| ModelSpec::Bert {
+        layers,
+        hidden: 16,
+        heads: 2,
+        intermediate: None,
+        max_positions: 32,
+    };
+    let settings = TrainSettings {
+        model: bert(4),
+        training: TRAINING,
+    };
+    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    let teacher = bench.files("teacher");
+    teacher_logits(&teacher, &bench.files("data"), &context(), &bench.out("logits")).unwrap();
+    // A rate of all but nothing leaves the student where it started.
+    let settings = DistillSettings {
+        model: bert(2),
+        initialize: Initialization::Teacher,
+        distillation: Distillation {
+            temperature: 2.0,
+            alpha: 1.0,
+        },
+        training: Training {
+            learning_rate: 1e-30,
+            weight_decay: 0.0,
+            max_steps: Some(1),
+            ..TRAINING
+        },
+    };
+    let (data, logits) = (bench.files("data"), bench.files("logits"));
+    distill(
+        &data,
+        &logits,
+        Some(&teacher),
+        &settings,
+        &context(),
+        &bench.out("student"),
+    )
+    .unwrap();
+    let floats = |name: &str| {
+        let artifact = ModelArtifact::open(&bench.files(name)).unwrap();
+        artifact.load(&Device::Cpu, Use::Infer).unwrap().parameters.floats()
+    };
+    let (teacher, student) = (floats("teacher"), floats("student"));
+    let values = |tensors: &std::collections::BTreeMap<String, candle_core::Tensor>, name: &str| {
+        tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    for (of_student, of_teacher) in [(0, 0), (1, 2)] {
+        let name = |layer: usize| format!("bert.encoder.layer.{layer}.attention.self.query.weight");
+        assert_eq!(values(&student, &name(of_student)), values(&teacher, &name(of_teacher)));
+    }
+    assert_eq!(
+        values(&student, "classifier.weight"),
+        values(&teacher, "classifier.weight")
+    );
+}
+
+/// What is read from a folder is never trusted.
+#[test]
+fn hostile_model_folders_are_refused() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 64, "test_rows": 16}"#);
+    let settings = TrainSettings {
+        model: ModelSpec::Bert {
+            layers: 1,
+            hidden: 8,
+            heads: 2,
+            intermediate: None,
+            max_positions: 32,
+        },
+        training: TRAINING,
+    };
+    let folder = bench.out("teacher");
+    train(&bench.files("data"), &settings, &context(), &folder).unwrap();
+    let texts = ["the film was not bad".to_owned()];
+    Predictor::open(&folder, &Device::Cpu).unwrap().texts(&texts).unwrap();
+    let good = std::fs::read(folder.join("model.safetensors")).unwrap();
+    for cut in [0, 7, 8, 9, 100, good.len() / 2, good.len() - 1] {
+        std::fs::write(folder.join("model.safetensors"), &good[..cut]).unwrap();
+        assert!(Predictor::open(&folder, &Device::Cpu).is_err(), "cut to {cut} bytes");
+    }
+    let mut huge_header = good.clone();
+    huge_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(folder.join("model.safetensors"), huge_header).unwrap();
+    assert!(Predictor::open(&folder, &Device::Cpu).is_err());
+    std::fs::write(folder.join("model.safetensors"), &good).unwrap();
+
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    for (from, to) in [
+        ("\"num_attention_heads\": 2", "\"num_attention_heads\": 0"),
+        ("\"num_attention_heads\": 2", "\"num_attention_heads\": 3"),
+        ("\"hidden_size\": 8", "\"hidden_size\": 9999999999"),
+        ("\"num_hidden_layers\": 1", "\"num_hidden_layers\": 9"),
+        ("\"layer_norm_eps\": 1e-12", "\"layer_norm_eps\": \"x\""),
+        ("\"vocab_size\"", "\"vocab\""),
+    ] {
+        assert!(config.contains(from), "{from} in {config}");
+        std::fs::write(folder.join("config.json"), config.replace(from, to)).unwrap();
+        assert!(Predictor::open(&folder, &Device::Cpu).is_err(), "{to}");
+    }
+}
