@@ -33,6 +33,8 @@ pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
         program: std::env::current_exe().map_err(Failure::file("find", "this program"))?,
         args: vec!["worker".into()],
         threads: NonZeroUsize::new(available_threads().get() / slots).unwrap_or(NonZeroUsize::MIN),
+        // candle's own pool spins while it waits, beside the kernels' threads: what little it does is faster without it.
+        environment: vec![("CANDLE_NUM_THREADS".into(), "1".into())],
     };
     let options = BuildOptions {
         recipe: session.recipe.name.clone(),

@@ -37,6 +37,8 @@ pub struct ProcessExecutor {
     pub args: Vec<OsString>,
     /// Each worker's share of the threads, as `RAYON_NUM_THREADS`.
     pub threads: NonZeroUsize,
+    /// Further variables of its environment.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 impl Executor for ProcessExecutor {
@@ -52,6 +54,7 @@ impl Executor for ProcessExecutor {
         let spawned = Command::new(&self.program)
             .args(&self.args)
             .env("RAYON_NUM_THREADS", self.threads.to_string())
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -3,6 +3,7 @@
 //! The weight's gradient is summed over the images of a group, then over the groups in their order; groups depend on the
 //! batch size alone.
 
+use crate::gradients::hand_over;
 use crate::patches::Geometry;
 use crate::product::{Matrix, Threads, multiply_into};
 use crate::storage::{build_chunks, cpu_slice, filled, is_fused, slice, tensor};
@@ -213,7 +214,7 @@ impl CustomOp2 for Conv2d {
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gradients = self.gradients(x, w, gradient)?;
         let input = gradients.input.map(|values| tensor(values, x.shape())).transpose()?;
-        Ok((input, Some(tensor(gradients.weight, w.shape())?)))
+        Ok((input, hand_over(w, tensor(gradients.weight, w.shape())?)?))
     }
 }
 
@@ -248,8 +249,8 @@ impl CustomOp3 for Conv2d {
         let input = gradients.input.map(|values| tensor(values, x.shape())).transpose()?;
         Ok((
             input,
-            Some(tensor(gradients.weight, w.shape())?),
-            Some(tensor(gradients.bias, bias.shape())?),
+            hand_over(w, tensor(gradients.weight, w.shape())?)?,
+            hand_over(bias, tensor(gradients.bias, bias.shape())?)?,
         ))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The gradient of a row is the sum over its positions in their order, so that it does not depend on threads.
 
+use crate::gradients::hand_over;
 use crate::layer_norm::add_to;
 use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
@@ -61,11 +62,11 @@ impl CustomOp1 for Embedding {
         Ok((CpuStorage::F32(values), self.shape.clone()))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
         let (g, layout) = gradient.storage_and_layout();
-        let table = scatter(&self.ids, slice(&g, layout)?, self.rows, self.width);
-        tensor(table, (self.rows, self.width)).map(Some)
+        let scattered = scatter(&self.ids, slice(&g, layout)?, self.rows, self.width);
+        hand_over(table, tensor(scattered, (self.rows, self.width))?)
     }
 }
 

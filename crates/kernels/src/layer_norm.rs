@@ -3,6 +3,7 @@
 //! The backward pass recomputes each row's mean and deviation, which costs less than to keep and fetch them. Gradients of
 //! gain and bias are summed per block of rows, then over the blocks in their order.
 
+use crate::gradients::hand_over;
 use crate::isa::multiversion;
 use crate::lanes;
 use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor, transform};
@@ -79,7 +80,7 @@ impl CustomOp3 for LayerNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -96,8 +97,8 @@ impl CustomOp3 for LayerNorm {
         let (weight_gradient, bias_gradient) = parameters.split_at(self.width);
         Ok((
             Some(tensor(values, x.shape())?),
-            Some(tensor(weight_gradient.to_vec(), self.width)?),
-            Some(tensor(bias_gradient.to_vec(), self.width)?),
+            hand_over(weight, tensor(weight_gradient.to_vec(), self.width)?)?,
+            hand_over(bias, tensor(bias_gradient.to_vec(), self.width)?)?,
         ))
     }
 }

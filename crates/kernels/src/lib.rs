@@ -24,6 +24,7 @@ mod dropout;
 mod elementary;
 mod embedding;
 mod fake_quantize;
+mod gradients;
 mod int8;
 mod isa;
 mod lanes;
@@ -54,6 +55,7 @@ pub use embedding::embedding;
 pub use fake_quantize::{
     ActivationQuantizer, fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
 };
+pub use gradients::{Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
 pub use isa::{Isa, numerics_isa, with_isa};
 pub use layer_norm::layer_norm;

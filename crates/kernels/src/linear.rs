@@ -1,5 +1,6 @@
 //! The fully connected layer as one op: product and bias together, and all three gradients.
 
+use crate::gradients::hand_over;
 use crate::layer_norm::{add_to, sum_rows};
 use crate::product::{Matrix, Threads, multiply, multiply_into};
 use crate::storage::{build_chunks, cpu_slice, is_fused, slice, tensor};
@@ -76,10 +77,8 @@ impl Linear {
         };
         let weight_gradient = if weight.track_op() {
             let x = Matrix::new(slice(&x_storage, x_layout)?, rows, self.inputs);
-            Some(tensor(
-                multiply(g.transposed(), x, Threads::All),
-                (self.outputs, self.inputs),
-            )?)
+            let gradient = tensor(multiply(g.transposed(), x, Threads::All), (self.outputs, self.inputs))?;
+            hand_over(weight, gradient)?
         } else {
             None
         };
@@ -144,7 +143,7 @@ impl CustomOp3 for Linear {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _: &Tensor,
+        bias: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -152,7 +151,8 @@ impl CustomOp3 for Linear {
         let (g, layout) = gradient.storage_and_layout();
         let g = slice(&g, layout)?;
         let (input, weight) = self.operand_gradients(x, weight, g)?;
-        Ok((input, weight, Some(tensor(column_sums(g, self.outputs), self.outputs)?)))
+        let bias = hand_over(bias, tensor(column_sums(g, self.outputs), self.outputs)?)?;
+        Ok((input, weight, bias))
     }
 }
 

@@ -2,9 +2,8 @@
 
 use crate::error::Result;
 use crate::masks::Masks;
-use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
-use orchestrate_kernels::{AdamWStep, SgdStep, adamw_step, scale_in_place, sgd_step, squared_norm};
+use orchestrate_kernels::{AdamWStep, Gradients, SgdStep, adamw_step, scale_in_place, sgd_step, squared_norm};
 use serde::{Deserialize, Serialize};
 
 /// Which update rule.
@@ -78,8 +77,8 @@ impl Optimizer {
     }
 
     /// Names of the parameters that `gradients` does not reach.
-    pub fn without_gradient(&self, gradients: &GradStore) -> Vec<String> {
-        let missing = self.slots.iter().filter(|s| gradients.get(&s.parameter).is_none());
+    pub fn without_gradient(&self, gradients: &Gradients) -> Vec<String> {
+        let missing = self.slots.iter().filter(|s| !gradients.has(&s.parameter));
         missing.map(|s| s.name.clone()).collect()
     }
 
@@ -89,15 +88,15 @@ impl Optimizer {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64> {
-        let reached = || {
-            self.slots
-                .iter()
-                .filter_map(|slot| Some((slot, gradients.get(&slot.parameter)?)))
-        };
+    pub fn step(&mut self, mut gradients: Gradients, learning_rate: f64) -> Result<f64> {
+        let mut reached = Vec::with_capacity(self.slots.len());
         let mut sum = 0.0;
-        for (_, gradient) in reached() {
-            sum += squared_norm(gradient)?;
+        for slot in &self.slots {
+            if let Some(gradient) = gradients.take(&slot.parameter)? {
+                let gradient = gradient.contiguous()?;
+                sum += squared_norm(&gradient)?;
+                reached.push((slot, gradient));
+            }
         }
         let norm = sum.sqrt();
         if !norm.is_finite() {
@@ -109,8 +108,7 @@ impl Optimizer {
         } else {
             1.0
         };
-        for (slot, gradient) in reached() {
-            let gradient = gradient.contiguous()?;
+        for (slot, gradient) in reached {
             if factor < 1.0 {
                 scale_in_place(&gradient, factor)?;
             }

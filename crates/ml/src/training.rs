@@ -13,8 +13,7 @@ use crate::progress::{Progress, Watch};
 use crate::quantize::observer::Ranges;
 use crate::schedule::Schedule;
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
-use orchestrate_kernels::cross_entropy;
+use orchestrate_kernels::{Gradients, cross_entropy, gradients};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -129,11 +128,11 @@ pub fn fit(
         if !value.is_finite() {
             return Err(not_finite("the loss"));
         }
-        let gradients = loss.backward()?;
+        let gradients = gradients(&loss)?;
         if step == 0 {
             require_gradients(&optimizer, &gradients)?;
         }
-        if !optimizer.step(&gradients, learning_rate)?.is_finite() {
+        if !optimizer.step(gradients, learning_rate)?.is_finite() {
             return Err(not_finite("the gradient"));
         }
         losses.push(value);
@@ -173,7 +172,7 @@ fn objective(
     }
 }
 
-fn require_gradients(optimizer: &Optimizer, gradients: &GradStore) -> Result<()> {
+fn require_gradients(optimizer: &Optimizer, gradients: &Gradients) -> Result<()> {
     let missing = optimizer.without_gradient(gradients);
     if missing.is_empty() {
         Ok(())

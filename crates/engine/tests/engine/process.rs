@@ -24,6 +24,7 @@ fn shell(script: &str) -> ProcessExecutor {
         program: "/bin/sh".into(),
         args,
         threads: NonZeroUsize::new(3).unwrap(),
+        environment: vec![("GREETING".into(), "hello".into())],
     }
 }
 
@@ -35,6 +36,7 @@ fn ourselves() -> ProcessExecutor {
         program: "/usr/bin/env".into(),
         args,
         threads: NonZeroUsize::MIN,
+        environment: vec![],
     }
 }
 
@@ -68,7 +70,7 @@ fn execute(script: &str, log: &str) -> Result<Executed, ExecutionError> {
 fn a_worker_that_speaks_the_protocol_is_heard() {
     let script = format!(
         r#"read -r order
-        case "$order" in '{{'*'"seed":7'*'}}') echo "order understood, $RAYON_NUM_THREADS threads" >&2 ;; esac
+        case "$order" in '{{'*'"seed":7'*'}}') echo "order understood, $RAYON_NUM_THREADS threads, $GREETING" >&2 ;; esac
         echo 'a library says hello'
         echo '{{"message":"progress","progress":{{"done":1,"total":2}},"peak_memory_bytes":9}}'
         {FINISHED}; cat"#
@@ -84,7 +86,7 @@ fn a_worker_that_speaks_the_protocol_is_heard() {
     assert_eq!(executed.peak_memory_bytes, Some(9));
     let mut log: Vec<&str> = executed.log.lines().collect();
     log.sort_unstable();
-    assert_eq!(log, ["a library says hello", "order understood, 3 threads"]);
+    assert_eq!(log, ["a library says hello", "order understood, 3 threads, hello"]);
     assert!(notices.contains(&Notice::Progress(Progress {
         done: 1,
         total: 2,
@@ -163,6 +165,7 @@ fn a_program_that_is_not_there_is_named() {
         program: "/no/such".into(),
         args: vec![],
         threads: NonZeroUsize::MIN,
+        environment: vec![],
     };
     let error = executor
         .execute(&order("k", folder.path()), &Cancel::new(), &mut |_| {})
