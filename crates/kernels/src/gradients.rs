@@ -42,7 +42,7 @@ impl Gradients {
 /// The gradients of the scalar `loss`.
 ///
 /// # Errors
-/// If `loss` is not a scalar or an op has no backward pass.
+/// If an op on the way has no backward pass.
 pub fn gradients(loss: &Tensor) -> Result<Gradients> {
     let outer = HANDED_OVER.replace(Some(HashMap::new()));
     let by_candle = loss.backward();
@@ -104,7 +104,6 @@ mod tests {
             }
         }
         assert!(got.take(table.as_tensor())?.is_none(), "it was taken out");
-        assert!(gradients(&sample(&[2], 1)).is_err(), "no scalar");
         assert!(loss.backward()?.get(&table).is_some(), "candle's own pass is as before");
         Ok(())
     }

@@ -112,19 +112,39 @@ impl Geometry {
         });
     }
 
-    /// Writes the patches of `image` as rows of `row_stride` bytes: `[patches, patch]`, what lies behind a patch 0.
+    /// Writes the patches of `image` as rows of `row_stride` bytes: `[patches, patch]`, what lies behind a patch untouched.
     /// Padding is `fill`.
     pub(crate) fn write_rows(&self, image: &[u8], fill: u8, row_stride: usize, rows: &mut [u8]) {
-        let width = self.output[1];
-        self.rows(|place, y, column, start| {
-            let (inside, first) = self.inside(column);
-            for x in 0..width {
-                rows[(y * width + x) * row_stride + place] = match start {
-                    Some(start) if inside.contains(&x) => image[start + first + (x - inside.start) * self.stride],
-                    Some(_) | None => fill,
-                };
+        let (kernel, width) = (self.kernel, self.output[1]);
+        for (patch, row) in rows.chunks_exact_mut(row_stride).enumerate().take(self.patches()) {
+            let (top, left) = (patch / width * self.stride, patch % width * self.stride);
+            for (place, target) in row[..self.patch()].chunks_exact_mut(kernel).enumerate() {
+                let (channel, kernel_row) = (place / kernel, place % kernel);
+                match (top + kernel_row)
+                    .checked_sub(self.padding)
+                    .filter(|&y| y < self.input[0])
+                {
+                    Some(y) => {
+                        let line = &image[(channel * self.input[0] + y) * self.input[1]..][..self.input[1]];
+                        self.write_line(line, left, fill, target);
+                    }
+                    None => target.fill(fill),
+                }
             }
-        });
+        }
+    }
+
+    /// The pixels of `line` under one row of a kernel whose left edge is at the padded column `left`.
+    fn write_line(&self, line: &[u8], left: usize, fill: u8, target: &mut [u8]) {
+        let first = left.checked_sub(self.padding);
+        if let Some(inside) = first.and_then(|first| line.get(first..first + self.kernel)) {
+            target.copy_from_slice(inside);
+            return;
+        }
+        for (column, pixel) in target.iter_mut().enumerate() {
+            let x = (left + column).checked_sub(self.padding);
+            *pixel = x.and_then(|x| line.get(x)).copied().unwrap_or(fill);
+        }
     }
 
     /// Adds columns back to where [`Geometry::write_columns`] took them from.

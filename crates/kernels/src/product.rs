@@ -1,6 +1,7 @@
 //! f32 matrix products over slices: a safe face on the `gemm` crate.
 //!
-//! Each element of a product is summed over the inner dimension in one order whatever the number of threads.
+//! Each element of a product is summed over the inner dimension in one order, whatever the number of threads and the sizes
+//! of the processor's caches: `gemm` cuts a long inner dimension by the latter, so it is never given one.
 
 use crate::storage::Shared;
 use gemm::Parallelism;
@@ -54,6 +55,9 @@ impl<'a> Matrix<'a> {
         }
     }
 }
+
+/// `gemm` never cuts an inner dimension of this length, on any processor.
+const LONGEST_INNER: usize = 512;
 
 /// Who computes a product.
 #[derive(Clone, Copy)]
@@ -148,29 +152,35 @@ unsafe fn product(
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
     };
-    // SAFETY: `Matrix` has checked that its elements are within its slice; `out` is valid by this function's contract.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            out,
-            1,
-            row_stride as isize,
-            accumulate,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            if accumulate { 1.0 } else { 0.0 },
-            factor,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    let blocks = a.columns.div_ceil(LONGEST_INNER);
+    let block = a.columns.div_ceil(blocks);
+    for first in (0..a.columns).step_by(block) {
+        let accumulate = accumulate || first > 0;
+        // SAFETY: `Matrix` has checked that its elements are within its slice, of which this block of columns of `a` and
+        // rows of `b` is a part; `out` is valid by this function's contract.
+        unsafe {
+            gemm::gemm(
+                a.rows,
+                b.columns,
+                block.min(a.columns - first),
+                out,
+                1,
+                row_stride as isize,
+                accumulate,
+                a.values.as_ptr().add(first * a.column_stride),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.values.as_ptr().add(first * b.row_stride),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                if accumulate { 1.0 } else { 0.0 },
+                factor,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }
 
@@ -194,6 +204,8 @@ mod tests {
             (4, 0, 3),
             (0, 3, 4),
             (64, 64, 64),
+            (5, 513, 7),
+            (2, 1537, 3),
         ] {
             let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
             let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();

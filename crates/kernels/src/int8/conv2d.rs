@@ -85,13 +85,11 @@ impl Int8Conv2d {
         geometry.write_rows(image, self.input.zero_point, self.packed.row_stride(), rows);
         let shared = Shared::new(out);
         product(rows, patches, &self.packed, |rows, columns, sums, stride| {
-            let mut results = vec![0.0; columns.len()];
-            for (row, sums) in rows.zip(sums.chunks(stride)) {
-                self.epilogue.apply(sums, columns.start, &mut results);
-                for (channel, result) in columns.clone().zip(&results) {
-                    // SAFETY: each task has rows (patches) and columns (channels) of its own.
-                    unsafe { shared.range(channel * patches + row, 1).fill(*result) };
-                }
+            for (place, channel) in columns.enumerate() {
+                // SAFETY: each task has rows (patches) and columns (channels) of its own.
+                let plane = unsafe { shared.range(channel * patches + rows.start, rows.len()) };
+                self.epilogue
+                    .apply_to_channel(sums[place..].iter().step_by(stride), channel, plane);
             }
         });
     }

@@ -46,6 +46,14 @@ impl Epilogue {
             out,
         );
     }
+
+    /// Writes the results of one output channel's `sums`.
+    pub(super) fn apply_to_channel<'a>(&self, sums: impl Iterator<Item = &'a i32>, channel: usize, out: &mut [f32]) {
+        let (correction, factor, bias) = (self.corrections[channel], self.factors[channel], self.bias[channel]);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = (sum - correction) as f32 * factor + bias;
+        }
+    }
 }
 
 multiversion! {
