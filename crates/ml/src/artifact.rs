@@ -3,9 +3,10 @@
 //! Writing is deterministic: the same model gives the same bytes. Reading checks everything before it is used. Where the
 //! files lie is the caller's business: a model is opened over a map from file name to path.
 
+use crate::data::{Task, Tokenizer};
 use crate::error::{Error, Result};
 use crate::masks::{MASKS_FILE, Masks, check_masks, read_masks, write_masks};
-use crate::models::{Model, ModelConfig};
+use crate::models::{Input, Model, ModelConfig};
 use crate::parameters::{Parameters, Use};
 use candle_core::{Device, Tensor};
 use orchestrate_kernels::ActivationQuantizer;
@@ -75,6 +76,11 @@ impl ModelArtifact {
             detail: e.to_string(),
         })?;
         config.architecture.validate()?;
+        config.check_labels().map_err(|detail| Error::Corrupt {
+            path: config_path.clone(),
+            expected: "model configuration",
+            detail,
+        })?;
         required(files, WEIGHTS_FILE)?;
         let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read", path));
         let tokenizer = files.get(TOKENIZER_FILE).map(read).transpose()?;
@@ -115,6 +121,49 @@ impl ModelArtifact {
             model,
             masks,
         })
+    }
+
+    /// What the model was trained for, and how its input becomes numbers.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] or [`Error::Data`] if it reads text and its tokenizer is absent or not to be read.
+    pub fn task(&self) -> Result<Task> {
+        let labels = self.config.id2label.values().cloned().collect();
+        match &self.config.input {
+            Input::Text { max_length, vocab_size } => {
+                let json = self.tokenizer.as_deref().ok_or_else(|| Error::MissingFile {
+                    name: TOKENIZER_FILE,
+                    present: self.file_names(),
+                })?;
+                let tokenizer = Tokenizer::from_tokenizer_json(TOKENIZER_FILE, json.as_bytes())?;
+                if tokenizer.vocab_size() != *vocab_size {
+                    return Err(Error::Unsuited(format!(
+                        "{TOKENIZER_FILE} has {} tokens, but the model was trained with {vocab_size}: the files do not belong \
+                         together",
+                        tokenizer.vocab_size()
+                    )));
+                }
+                Ok(Task::Text {
+                    tokenizer,
+                    max_length: *max_length,
+                    labels,
+                })
+            }
+            &Input::Image {
+                width,
+                height,
+                channels,
+                mean,
+                std,
+            } => Ok(Task::Image {
+                width,
+                height,
+                channels,
+                mean,
+                std,
+                labels,
+            }),
+        }
     }
 
     /// Where to run the model: integer layers run on the CPU only, all else on `wanted`.

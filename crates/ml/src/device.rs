@@ -99,6 +99,16 @@ impl DeviceChoice {
     }
 }
 
+/// Runs `work` on a thread of the kernels' pool, and returns what it returns.
+///
+/// Work that starts outside of the pool hands every small operation over to it and waits: for a small model that takes
+/// longer than the operations themselves.
+pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let mut result = None;
+    rayon::scope(|_| result = Some(work()));
+    result.expect("a scope ends when its work has")
+}
+
 /// To be called once at the start of a process that trains or runs models.
 pub fn prepare_process() {
     orchestrate_kernels::keep_freed_memory();

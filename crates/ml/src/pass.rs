@@ -28,7 +28,7 @@ impl Pass {
         }
     }
 
-    /// A pass over calibration data: no dropout, observers look, nothing is quantized.
+    /// A pass over calibration data: no dropout; observers look, and the inputs they look at are not quantized.
     pub fn calibration() -> Self {
         Self {
             ranges: Ranges::Calibrate,

@@ -1,8 +1,8 @@
 //! Runs a model from a folder on new input: lines of text, PNG pictures, IDX files.
 
-use crate::artifact::{LoadedModel, ModelArtifact, TOKENIZER_FILE, files_of_folder};
+use crate::artifact::{LoadedModel, ModelArtifact, files_of_folder};
 use crate::batch::Batch;
-use crate::data::{Tokenizer, idx, png};
+use crate::data::{Task, Tokenizer, idx, png};
 use crate::error::{Error, Result};
 use crate::evaluation::{Latency, highest};
 use crate::models::Input;
@@ -43,23 +43,9 @@ impl Predictor {
         let artifact = ModelArtifact::open(&files_of_folder(folder)?)?;
         let device = artifact.inference_device(device)?;
         let model = artifact.load(&device, Use::Infer)?;
-        let tokenizer = match &artifact.config.input {
-            Input::Image { .. } => None,
-            Input::Text { vocab_size, .. } => {
-                let json = artifact.tokenizer.as_deref().ok_or_else(|| Error::MissingFile {
-                    name: TOKENIZER_FILE,
-                    present: artifact.file_names(),
-                })?;
-                let origin = folder.join(TOKENIZER_FILE).display().to_string();
-                let tokenizer = Tokenizer::from_tokenizer_json(&origin, json.as_bytes())?;
-                if tokenizer.vocab_size() != *vocab_size {
-                    return Err(Error::Unsuited(format!(
-                        "{origin} has {} tokens, but the model was trained with {vocab_size}: the files do not belong together",
-                        tokenizer.vocab_size()
-                    )));
-                }
-                Some(tokenizer)
-            }
+        let tokenizer = match artifact.task()? {
+            Task::Text { tokenizer, .. } => Some(tokenizer),
+            Task::Image { .. } => None,
         };
         Ok(Self {
             artifact,

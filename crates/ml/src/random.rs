@@ -12,7 +12,7 @@ pub enum Purpose {
     Initialize,
     /// The order of rows in an epoch; the step is the epoch.
     Shuffle,
-    /// The random criterion of pruning; the step is the group's index.
+    /// The random criterion of pruning; the step is a hash of the group's or parameter's name.
     Prune,
     /// Input that only has to have the right shape.
     Bench,

@@ -6,10 +6,12 @@
 
 use crate::artifact::{Files, LoadedModel, ModelArtifact, NewModel};
 use crate::batch::{Rows, input_of};
+use crate::data::prepared::files_for_training;
 use crate::data::{DataSpec, Prepared, Task, prepare};
 use crate::distillation::{Distillation, Targets, layers_of_teacher, write_logits, write_teacher_logits};
 use crate::error::{Error, Result};
 use crate::evaluation::{Agreement, Latency, Size, quality};
+use crate::groups::Unit;
 use crate::masks::Masks;
 use crate::models::{Architecture, ModelConfig, ModelSpec};
 use crate::parameters::{Parameters, Use};
@@ -150,12 +152,14 @@ pub struct Lesson<'a> {
     pub distillation: Distillation,
 }
 
-/// Makes or reads a data set and turns it into numbers. `files` are external, by role.
+/// Makes or reads a data set and turns it into numbers: as the model in `like` reads them, if it is given. `files` are
+/// external, by role.
 ///
 /// # Errors
-/// [`Error::Data`].
-pub fn prepare_data(spec: &DataSpec, files: &Files, out: &Path) -> Result<Figures> {
-    let data = prepare(spec, files)?;
+/// [`Error::Data`], or if the model cannot be read.
+pub fn prepare_data(spec: &DataSpec, files: &Files, like: Option<&Files>, out: &Path) -> Result<Figures> {
+    let like = like.map(|files| ModelArtifact::open(files)?.task()).transpose()?;
+    let data = prepare(spec, files, like.as_ref())?;
     data.write(out)?;
     let count = |n: usize| n as f64;
     Ok(Figures::of_metrics([
@@ -163,6 +167,17 @@ pub fn prepare_data(spec: &DataSpec, files: &Files, out: &Path) -> Result<Figure
         ("test_rows", count(data.test.rows())),
         ("classes", count(data.labels().len())),
     ]))
+}
+
+/// Copies what training reads of a prepared data set, so that a change of the test rows alone does not reach it.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn training_rows(data: &Files, out: &Path) -> Result<Figures> {
+    for (name, path) in files_for_training(data) {
+        std::fs::copy(path, out.join(name)).map_err(Error::io("copy", path))?;
+    }
+    Ok(Figures::default())
 }
 
 /// Trains a model from a seed.
@@ -191,7 +206,7 @@ pub fn train(data: &Files, settings: &TrainSettings, context: &Context, out: &Pa
 pub fn teacher_logits(teacher: &Files, data: &Files, context: &Context, out: &Path) -> Result<Figures> {
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(teacher)?;
-    require_same_data(&artifact.config, &data)?;
+    require_same_data(&artifact, &data)?;
     let teacher = artifact.load(context.device, Use::Infer)?;
     let rows = Rows::train(&data, context.device);
     write_teacher_logits(&teacher, &rows, artifact.config.classes(), out, context.watch)?;
@@ -283,6 +298,7 @@ pub fn prune(model: &Files, round: &PruneRound, seed: u64, out: &Path) -> Result
     };
     new.write(out)?;
     let kept: usize = tensors.values().map(Tensor::elem_count).sum();
+    warn_if_little_was_removed(&config, round);
     Ok(Figures::of_metrics([
         ("parameters_before", loaded.parameters.count() as f64),
         ("parameters", kept as f64),
@@ -304,7 +320,7 @@ pub fn finetune(
 ) -> Result<Figures> {
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(model)?;
-    require_same_data(&artifact.config, &data)?;
+    require_same_data(&artifact, &data)?;
     let trainee = artifact.load(context.device, Use::Train)?;
     if !trainee.parameters.quantizers().is_empty() {
         return Err(Error::Unsuited(
@@ -336,7 +352,7 @@ pub fn quantize(
 ) -> Result<Figures> {
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(model)?;
-    require_same_data(&artifact.config, &data)?;
+    require_same_data(&artifact, &data)?;
     let mut parameters = Parameters::read(artifact.weights_path()?, context.device, Use::Train)?;
     if !parameters.quantizers().is_empty() {
         return Err(Error::Unsuited(
@@ -402,7 +418,7 @@ pub fn evaluate(
 ) -> Result<Figures> {
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(model)?;
-    require_same_data(&artifact.config, &data)?;
+    require_same_data(&artifact, &data)?;
     let device = artifact.inference_device(context.device)?;
     let loaded = artifact.load(&device, Use::Infer)?;
     let rows = Rows::test(&data, &device);
@@ -514,19 +530,49 @@ fn tokenizer_of(data: &Prepared) -> Option<&str> {
     }
 }
 
-/// A model is only run on data that is read as its own was.
-fn require_same_data(config: &ModelConfig, data: &Prepared) -> Result<()> {
-    let input = input_of(data);
-    let labels: Vec<&String> = config.id2label.values().collect();
-    if input == config.input && labels.iter().copied().eq(data.labels()) {
-        return Ok(());
-    }
+/// A model is only run on data whose numbers mean what its own did: of its tokenizer or normalization, and its classes.
+fn require_same_data(artifact: &ModelArtifact, data: &Prepared) -> Result<()> {
+    let (task, other) = (artifact.task()?, &data.task);
+    let what = match (&task, other) {
+        _ if task.labels() != other.labels() => "classes",
+        (Task::Text { tokenizer, .. }, Task::Text { tokenizer: theirs, .. })
+            if tokenizer.to_json() != theirs.to_json() =>
+        {
+            "tokenizer"
+        }
+        _ if input_of(data) != artifact.config.input => "shape or normalization",
+        _ => return Ok(()),
+    };
     Err(Error::Unsuited(format!(
-        "the model was trained on other data than this step gives it: it reads {:?} with labels {labels:?}, the data are \
-         {input:?} with labels {:?}; name the same data in both steps",
-        config.input,
-        data.labels()
+        "the model was trained on data of another {what} than this step gives it (classes {:?} against {:?}): a teacher, its \
+         students and their data must agree; name the same data in all of them, or give the texts one `tokenizer`",
+        task.labels(),
+        other.labels()
     )))
+}
+
+/// Tells where `round_to`, or a group of few units, kept much more than was asked for.
+fn warn_if_little_was_removed(config: &ModelConfig, round: &PruneRound) {
+    for group in config.architecture.groups() {
+        let Some(dense) = config.dense_widths.get(&group.name) else {
+            continue;
+        };
+        let (what, asked) = match group.unit {
+            Unit::Heads => ("heads", round.heads),
+            Unit::Neurons => ("neurons", round.neurons),
+            Unit::Channels => ("channels", round.neurons),
+        };
+        let gone = 1.0 - group.size as f64 / *dense as f64;
+        if asked - gone > 0.1 {
+            tracing::warn!(
+                "{}: {:.0} % of {dense} {what} were to go, {:.0} % are gone: lower round_to (now {}), or ask for less",
+                group.name,
+                100.0 * asked,
+                100.0 * gone,
+                round.round_to
+            );
+        }
+    }
 }
 
 /// Share of the maskable weights that are masked, 0..=1.

@@ -49,6 +49,23 @@ pub struct Training {
 }
 
 impl Training {
+    /// What stands for no training, whatever settings one would have had.
+    pub const NONE: Self = Self {
+        epochs: 0,
+        max_steps: None,
+        batch_size: 1,
+        learning_rate: 0.0,
+        optimizer: OptimizerKind::Adamw,
+        momentum: 0.0,
+        weight_decay: 0.0,
+        schedule: Schedule::Constant,
+        warmup: 0.0,
+        gradient_clip: 0.0,
+        label_smoothing: 0.0,
+        dropout: 0.0,
+        bucket_by_length: false,
+    };
+
     fn order(&self, seed: u64) -> EpochOrder {
         EpochOrder {
             batch_size: self.batch_size,

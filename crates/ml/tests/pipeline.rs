@@ -45,7 +45,7 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
         };
         let spec: DataSpec = serde_json::from_str(data).unwrap();
-        prepare_data(&spec, &Files::new(), &bench.out("data")).unwrap();
+        prepare_data(&spec, &Files::new(), None, &bench.out("data")).unwrap();
         bench
     }
 

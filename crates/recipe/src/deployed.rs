@@ -1,12 +1,14 @@
 //! Models in folders, outside of any build: what the command line needs to run, time and judge them.
 
-use orchestrate_ml::artifact::{Files, files_of_folder};
+use crate::recipe::Data;
+use orchestrate_ml::artifact::files_of_folder;
 use orchestrate_ml::device::DeviceChoice;
-use orchestrate_ml::steps::{Context, EvaluateSettings, Figures, evaluate};
+use orchestrate_ml::steps::{Context, EvaluateSettings, Figures, evaluate, prepare_data};
 use std::path::Path;
+use tempfile::TempDir;
 
 pub use orchestrate_ml::Error as ModelError;
-pub use orchestrate_ml::device::prepare_process;
+pub use orchestrate_ml::device::{on_pool, prepare_process};
 pub use orchestrate_ml::evaluation::Latency;
 pub use orchestrate_ml::predict::{Device, Prediction, Predictor};
 
@@ -18,22 +20,20 @@ pub fn open_device(name: &str) -> Result<Device, ModelError> {
     name.parse::<DeviceChoice>()?.open()
 }
 
-/// Runs the model in `folder` on the test rows of the prepared data set in `data`, and times it.
+/// Prepares `data` as the model in `folder` reads its input, runs the model on the test rows, and times it.
 ///
 /// # Errors
-/// If the model cannot be read or does not fit the data.
+/// If the model or the data cannot be read, or do not fit each other.
 pub fn evaluate_folder(
     folder: &Path,
-    data: &Files,
+    data: &Data,
     device: DeviceChoice,
     latency_seconds: f64,
 ) -> Result<Figures, ModelError> {
     let device = device.open()?;
-    let scratch = tempfile::tempdir().map_err(|source| ModelError::Io {
-        action: "make a folder in",
-        path: std::env::temp_dir(),
-        source,
-    })?;
+    let model = files_of_folder(folder)?;
+    let (prepared, evaluated) = (scratch()?, scratch()?);
+    prepare_data(&data.spec, &data.files, Some(&model), prepared.path())?;
     let context = Context {
         device: &device,
         seed: 0,
@@ -43,12 +43,14 @@ pub fn evaluate_folder(
         batch_size: crate::lower::EVALUATION_BATCH,
         latency_seconds,
     };
-    evaluate(
-        &files_of_folder(folder)?,
-        data,
-        None,
-        settings,
-        &context,
-        scratch.path(),
-    )
+    let data = files_of_folder(prepared.path())?;
+    evaluate(&model, &data, None, settings, &context, evaluated.path())
+}
+
+fn scratch() -> Result<TempDir, ModelError> {
+    tempfile::tempdir().map_err(|source| ModelError::Io {
+        action: "make a folder in",
+        path: std::env::temp_dir(),
+        source,
+    })
 }

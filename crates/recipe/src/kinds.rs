@@ -15,13 +15,17 @@ use orchestrate_ml::steps::{self, Context, Figures};
 use orchestrate_ml::{Error, Result as MlResult};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+
+/// Role of the model whose tokenizer or normalization a data set is prepared with.
+pub(crate) const LIKE: &str = "like";
 
 /// A kind of action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionKind {
     /// Makes or reads a data set.
     Data,
+    /// What training reads of a data set.
+    TrainingRows,
     /// Trains a model from a seed.
     Train,
     /// Runs a teacher over the training rows.
@@ -42,8 +46,9 @@ pub enum ActionKind {
 
 impl ActionKind {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Data,
+        Self::TrainingRows,
         Self::Train,
         Self::Logits,
         Self::Distill,
@@ -57,6 +62,7 @@ impl ActionKind {
     const fn name_and_version(self) -> (&'static str, u32) {
         match self {
             Self::Data => ("data", 1),
+            Self::TrainingRows => ("training-rows", 1),
             Self::Train => ("train", 1),
             Self::Logits => ("logits", 1),
             Self::Distill => ("distill", 1),
@@ -80,7 +86,7 @@ impl ActionKind {
     /// Whether it gives the same bytes on every device and processor.
     pub fn is_exact(self) -> bool {
         match self {
-            Self::Data | Self::Prune | Self::Export => true,
+            Self::Data | Self::TrainingRows | Self::Prune | Self::Export => true,
             Self::Train | Self::Logits | Self::Distill | Self::Finetune | Self::Quantize | Self::Evaluate => false,
         }
     }
@@ -113,7 +119,11 @@ impl Step for ActionKind {
             watch: &watch,
         };
         let figures = match self {
-            Self::Data => steps::prepare_data(&parameters::<DataParameters>(work)?.spec, &external(work)?, work.output),
+            Self::Data => {
+                let DataParameters { spec } = parameters(work)?;
+                steps::prepare_data(&spec, &external(work), optional_artifact(work, LIKE)?, work.output)
+            }
+            Self::TrainingRows => steps::training_rows(artifact(work, "data")?, work.output),
             Self::Train => steps::train(artifact(work, "data")?, &parameters(work)?, &context, work.output),
             Self::Logits => steps::teacher_logits(
                 artifact(work, "teacher")?,
@@ -208,10 +218,11 @@ fn artifact<'a>(work: &'a Work<'_>, role: &str) -> Result<&'a Files, StepError> 
     optional_artifact(work, role)?.ok_or_else(|| misfit(work, format!("there is no input {role}")))
 }
 
-fn external(work: &Work<'_>) -> Result<Files, StepError> {
-    let files = work.inputs.iter().map(|(role, input)| match input {
-        InputFiles::File(path) => Ok((role.clone(), path.clone())),
-        InputFiles::Artifact(_) => Err(misfit(work, format!("input {role} is no file"))),
+/// The files that the build does not make, by role.
+fn external(work: &Work<'_>) -> Files {
+    let files = work.inputs.iter().filter_map(|(role, input)| match input {
+        InputFiles::File(path) => Some((role.clone(), path.clone())),
+        InputFiles::Artifact(_) => None,
     });
-    files.collect::<Result<BTreeMap<_, _>, _>>()
+    files.collect()
 }

@@ -29,7 +29,9 @@ mod steps;
 mod suggest;
 mod variables;
 
-pub use deployed::{Device, Latency, ModelError, Prediction, Predictor, evaluate_folder, open_device, prepare_process};
+pub use deployed::{
+    Device, Latency, ModelError, Prediction, Predictor, evaluate_folder, on_pool, open_device, prepare_process,
+};
 pub use diagnostic::{Finding, RecipeErrors};
 pub use kinds::{ActionKind, Kinds};
 pub use load::{Loaded, Overrides};

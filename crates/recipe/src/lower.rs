@@ -1,18 +1,21 @@
 //! From a checked recipe to the engine's actions.
 //!
-//! A step lowers to the actions between which work is worth keeping: a data set, a teacher's logits and every round of a
-//! pruning are artifacts of their own. Every step is evaluated by one more action, on the files that it wrote.
+//! A step lowers to the actions between which work is worth keeping: a data set, its training rows, a teacher's logits and
+//! every round of a pruning are artifacts of their own. Every step is evaluated by one more action, on the files that it
+//! wrote. A data set that is not the one a model was trained on is prepared once more, as that model reads its input.
 //!
 //! Invariant: an action's parameters and seed hold what its result depends on and nothing else, so that an edit makes stale
 //! no more than it must. A seed that an action does not use is 0.
 
-use crate::kinds::ActionKind;
+use crate::kinds::{ActionKind, LIKE};
 use crate::recipe::{Data, Recipe, Step, StepKind};
+use crate::report::baseline_step;
 use crate::steps::{Distill, Export, Prune, Quantize, Train};
 use orchestrate_engine::{Action, ActionGraph, ActionId, Demand, GraphError, Input};
 use orchestrate_ml::data::{DataSpec, digits, reviews};
 use orchestrate_ml::prune::{Criterion, PruneRound};
-use orchestrate_ml::steps::{EvaluateSettings, FinetuneSettings, Initialization, Precision};
+use orchestrate_ml::steps::{EvaluateSettings, Initialization, Precision};
+use orchestrate_ml::training::Training;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +30,8 @@ pub struct Lowered {
     pub graph: ActionGraph,
     /// One a step, in the recipe's order.
     pub steps: Vec<LoweredStep>,
+    /// Step, and a step that it is compared with: by a gate or, if it is an export, in its `metrics.json`.
+    compared: Vec<(String, String)>,
 }
 
 /// One step's actions.
@@ -55,7 +60,9 @@ impl Lowered {
             numerics: recipe.device.numerics(),
             graph: ActionGraph::new(),
             data: HashMap::new(),
+            training_rows: HashMap::new(),
             logits: HashMap::new(),
+            readings: HashMap::new(),
             steps: Vec::new(),
         };
         for step in &recipe.steps {
@@ -64,6 +71,7 @@ impl Lowered {
         Ok(Self {
             graph: lowering.graph,
             steps: lowering.steps,
+            compared: comparisons(recipe),
         })
     }
 
@@ -72,30 +80,62 @@ impl Lowered {
         self.steps.iter().find(|step| step.name == name)
     }
 
-    /// What a build of the steps in `names` must make; of all steps if there are none.
+    /// What a build of the steps in `names` must make, with the evaluations that they are compared with; of all steps if
+    /// there are none.
     pub fn targets(&self, names: &[String]) -> Vec<ActionId> {
-        let chosen = self
-            .steps
-            .iter()
-            .filter(|s| names.is_empty() || names.contains(&s.name));
-        chosen.flat_map(|step| [step.model, step.evaluation]).collect()
+        let is_chosen = |name: &String| names.is_empty() || names.contains(name);
+        let chosen = self.steps.iter().filter(|step| is_chosen(&step.name));
+        let compared = self.compared.iter().filter(|(step, _)| is_chosen(step));
+        let baselines = compared.filter_map(|(_, baseline)| Some(self.step(baseline)?.evaluation));
+        chosen
+            .flat_map(|step| [step.model, step.evaluation])
+            .chain(baselines)
+            .collect()
     }
+}
+
+/// Which steps are held against which others.
+fn comparisons(recipe: &Recipe) -> Vec<(String, String)> {
+    let gates = recipe
+        .gates
+        .iter()
+        .filter_map(|gate| Some((gate.step.clone(), gate.baseline.clone()?)));
+    let exports = recipe
+        .steps
+        .iter()
+        .filter(|step| matches!(step.kind, StepKind::Export(_)));
+    let baseline = baseline_step(recipe);
+    gates
+        .chain(exports.filter_map(|step| Some((step.name.clone(), baseline?.to_owned()))))
+        .collect()
+}
+
+/// How a model reads: as the model of `root` was taught to, by the data set `native`.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    native: &'a str,
+    root: &'a str,
 }
 
 struct Lowering<'a> {
     recipe: &'a Recipe,
     numerics: String,
     graph: ActionGraph,
-    data: HashMap<&'a str, ActionId>,
-    /// By teacher step and data set.
-    logits: HashMap<(&'a str, &'a str), ActionId>,
+    /// By data set, and the step whose model's way of reading it is prepared for, if that is not its own.
+    data: HashMap<(&'a str, Option<&'a str>), ActionId>,
+    /// By data set's action.
+    training_rows: HashMap<ActionId, ActionId>,
+    /// By teacher step and training rows.
+    logits: HashMap<(&'a str, ActionId), ActionId>,
+    /// By step.
+    readings: HashMap<&'a str, Reading<'a>>,
     steps: Vec<LoweredStep>,
 }
 
 /// An action without its surroundings.
-struct Draft<'a> {
+struct Draft {
     name: String,
-    step: &'a str,
+    step: String,
     kind: ActionKind,
     parameters: Value,
     seed: u64,
@@ -107,6 +147,7 @@ impl<'a> Lowering<'a> {
     fn step(&mut self, step: &'a Step) -> Result<(), GraphError> {
         let name = step.name.as_str();
         let first = self.graph.len();
+        self.readings.insert(name, self.reading(step));
         let (model, data, reference) = match &step.kind {
             StepKind::Train(train) => (self.train(name, train)?, &train.data, None),
             StepKind::Distill(distill) => (self.distill(name, distill)?, &distill.data, None),
@@ -130,7 +171,24 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    fn add(&mut self, draft: Draft<'a>) -> Result<ActionId, GraphError> {
+    fn reading(&self, step: &'a Step) -> Reading<'a> {
+        let like = match &step.kind {
+            StepKind::Train(train) => {
+                return Reading {
+                    native: &train.data,
+                    root: &step.name,
+                };
+            }
+            StepKind::Distill(distill) => &distill.teacher,
+            StepKind::Prune(prune) => &prune.input,
+            StepKind::Quantize(quantize) => &quantize.input,
+            StepKind::Export(export) => &export.input,
+            StepKind::Evaluate(evaluate) => &evaluate.input,
+        };
+        self.readings[like.as_str()]
+    }
+
+    fn add(&mut self, draft: Draft) -> Result<ActionId, GraphError> {
         let numerics = if draft.kind.is_exact() {
             "exact".to_owned()
         } else {
@@ -138,7 +196,7 @@ impl<'a> Lowering<'a> {
         };
         self.graph.add(Action {
             name: draft.name,
-            step: draft.step.to_owned(),
+            step: draft.step,
             kind: draft.kind.versioned(),
             parameters: draft.parameters,
             seed: draft.seed,
@@ -148,49 +206,76 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// The action that prepares the data set `name`, made when it is first asked for.
-    fn data(&mut self, name: &'a str) -> Result<ActionId, GraphError> {
-        if let Some(id) = self.data.get(name) {
+    /// The action that prepares the data set `name` as the model of `step` reads it, made when it is first asked for.
+    fn data(&mut self, name: &'a str, step: &str) -> Result<ActionId, GraphError> {
+        let reading = self.readings[step];
+        let like = (reading.native != name).then_some(reading.root);
+        if let Some(id) = self.data.get(&(name, like)) {
             return Ok(*id);
         }
         let Data { spec, files } = &self.recipe.data[name];
+        let files = files
+            .iter()
+            .map(|(role, path)| (role.clone(), Input::File(path.clone())));
+        let model = like.map(|step| (LIKE.to_owned(), Input::Action(self.model_of(step))));
+        let suffix = like.map(|step| format!(":as:{step}")).unwrap_or_default();
         let id = self.add(Draft {
-            name: format!("data.{name}"),
-            step: name,
+            name: format!("data:{name}{suffix}"),
+            step: format!("data:{name}"),
             kind: ActionKind::Data,
             parameters: json!({ "spec": resolved(spec), "generator": generator_version(spec) }),
             seed: 0,
-            inputs: files
-                .iter()
-                .map(|(role, path)| (role.clone(), Input::File(path.clone())))
-                .collect(),
+            inputs: files.chain(model).collect(),
             demand: Demand::Light,
         })?;
-        self.data.insert(name, id);
+        self.data.insert((name, like), id);
         Ok(id)
     }
 
-    /// The action that runs the model of step `teacher` over the training rows of `data`.
-    fn logits(&mut self, teacher: &'a str, data: &'a str) -> Result<ActionId, GraphError> {
-        if let Some(id) = self.logits.get(&(teacher, data)) {
+    /// The action that keeps what training reads of that data set.
+    fn training_rows(&mut self, name: &'a str, step: &str) -> Result<ActionId, GraphError> {
+        let data = self.data(name, step)?;
+        if let Some(id) = self.training_rows.get(&data) {
             return Ok(*id);
         }
-        let inputs = inputs([("teacher", self.model_of(teacher)), ("data", self.data(data)?)]);
         let id = self.add(Draft {
-            name: format!("{teacher}.logits.{data}"),
-            step: teacher,
+            name: format!("{}:train", self.graph.get(data).name),
+            step: format!("data:{name}"),
+            kind: ActionKind::TrainingRows,
+            parameters: json!({}),
+            seed: 0,
+            inputs: inputs([("data", data)]),
+            demand: Demand::Light,
+        })?;
+        self.training_rows.insert(data, id);
+        Ok(id)
+    }
+
+    /// The action that runs the model of `teacher` over the training rows `rows` of the data set `name`.
+    fn logits(&mut self, teacher: &'a str, name: &str, rows: ActionId) -> Result<ActionId, GraphError> {
+        if let Some(id) = self.logits.get(&(teacher, rows)) {
+            return Ok(*id);
+        }
+        let several = self.logits.keys().any(|(step, _)| *step == teacher);
+        let id = self.add(Draft {
+            name: if several {
+                format!("{teacher}.logits.{}", rows.index())
+            } else {
+                format!("{teacher}.logits.{name}")
+            },
+            step: teacher.to_owned(),
             kind: ActionKind::Logits,
             parameters: json!({}),
             seed: 0,
-            inputs,
+            inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
             demand: Demand::Slot,
         })?;
-        self.logits.insert((teacher, data), id);
+        self.logits.insert((teacher, rows), id);
         Ok(id)
     }
 
     fn train(&mut self, name: &'a str, step: &'a Train) -> Result<ActionId, GraphError> {
-        let inputs = inputs([("data", self.data(&step.data)?)]);
+        let inputs = inputs([("data", self.training_rows(&step.data, name)?)]);
         self.trained(
             name.to_owned(),
             name,
@@ -202,9 +287,10 @@ impl<'a> Lowering<'a> {
     }
 
     fn distill(&mut self, name: &'a str, step: &'a Distill) -> Result<ActionId, GraphError> {
+        let rows = self.training_rows(&step.data, name)?;
         let mut inputs = inputs([
-            ("data", self.data(&step.data)?),
-            ("logits", self.logits(&step.teacher, &step.data)?),
+            ("data", rows),
+            ("logits", self.logits(&step.teacher, &step.data, rows)?),
         ]);
         if step.settings.initialize == Initialization::Teacher {
             inputs.insert("teacher".into(), Input::Action(self.model_of(&step.teacher)));
@@ -224,13 +310,13 @@ impl<'a> Lowering<'a> {
         for (index, round) in step.rounds.iter().enumerate() {
             let number = index as u64 + 1;
             let seed = if uses_chance(round) {
-                self.recipe.seed.wrapping_add(number)
+                self.seed_of_round(number)
             } else {
                 0
             };
             model = self.add(Draft {
                 name: format!("{name}.prune-{number}"),
-                step: name,
+                step: name.to_owned(),
                 kind: ActionKind::Prune,
                 parameters: resolved(round),
                 seed,
@@ -238,71 +324,82 @@ impl<'a> Lowering<'a> {
                 demand: Demand::Light,
             })?;
             if step.finetune.training.epochs > 0 {
-                model = self.finetune(name, step, number, model)?;
+                let inputs = self.lesson(name, model, &step.data, step.teacher.as_deref())?;
+                let (action, settings) = (format!("{name}.finetune-{number}"), resolved(&step.finetune));
+                model = self.trained(action, name, ActionKind::Finetune, settings, inputs, number)?;
             }
         }
         Ok(model)
     }
 
-    fn finetune(
-        &mut self,
-        name: &'a str,
-        step: &'a Prune,
-        round: u64,
-        model: ActionId,
-    ) -> Result<ActionId, GraphError> {
-        let mut inputs = inputs([("model", model), ("data", self.data(&step.data)?)]);
-        if let Some(teacher) = &step.teacher {
-            inputs.insert("logits".into(), Input::Action(self.logits(teacher, &step.data)?));
+    fn quantize(&mut self, name: &'a str, step: &'a Quantize) -> Result<ActionId, GraphError> {
+        let model = self.model_of(&step.input);
+        let inputs = self.lesson(name, model, &step.data, step.teacher.as_deref())?;
+        let action = name.to_owned();
+        if step.settings.finetune.training.epochs > 0 {
+            return self.trained(action, name, ActionKind::Quantize, resolved(&step.settings), inputs, 0);
         }
-        let settings: &FinetuneSettings = &step.finetune;
-        let action = format!("{name}.finetune-{round}");
-        self.trained(action, name, ActionKind::Finetune, resolved(settings), inputs, round)
+        // Calibration alone draws nothing and trains nothing: no setting of a training may make it stale.
+        let mut settings = step.settings;
+        settings.finetune.training = Training::NONE;
+        self.add(Draft {
+            name: action,
+            step: name.to_owned(),
+            kind: ActionKind::Quantize,
+            parameters: resolved(&settings),
+            seed: 0,
+            inputs,
+            demand: Demand::Slot,
+        })
     }
 
-    fn quantize(&mut self, name: &'a str, step: &'a Quantize) -> Result<ActionId, GraphError> {
-        let mut inputs = inputs([("model", self.model_of(&step.input)), ("data", self.data(&step.data)?)]);
-        if let Some(teacher) = &step.teacher {
-            inputs.insert("logits".into(), Input::Action(self.logits(teacher, &step.data)?));
+    /// What the training of an existing model reads.
+    fn lesson(
+        &mut self,
+        step: &'a str,
+        model: ActionId,
+        data: &'a str,
+        teacher: Option<&'a str>,
+    ) -> Result<BTreeMap<String, Input>, GraphError> {
+        let rows = self.training_rows(data, step)?;
+        let mut inputs = inputs([("model", model), ("data", rows)]);
+        if let Some(teacher) = teacher {
+            inputs.insert("logits".into(), Input::Action(self.logits(teacher, data, rows)?));
         }
-        self.trained(
-            name.to_owned(),
-            name,
-            ActionKind::Quantize,
-            resolved(&step.settings),
-            inputs,
-            0,
-        )
+        Ok(inputs)
     }
 
     /// An action that trains. `round` sets the random streams of a pruning's rounds apart.
     fn trained(
         &mut self,
         name: String,
-        step: &'a str,
+        step: &str,
         kind: ActionKind,
         parameters: Value,
         inputs: BTreeMap<String, Input>,
         round: u64,
     ) -> Result<ActionId, GraphError> {
-        let seed = self.recipe.seed.wrapping_add(round);
-        let demand = Demand::Slot;
         self.add(Draft {
             name,
-            step,
+            step: step.to_owned(),
             kind,
             parameters,
-            seed,
+            seed: self.seed_of_round(round),
             inputs,
-            demand,
+            demand: Demand::Slot,
         })
+    }
+
+    /// Rounds are so far apart that seeds as people choose them never meet.
+    fn seed_of_round(&self, round: u64) -> u64 {
+        self.recipe.seed.wrapping_add(round << 40)
     }
 
     fn export(&mut self, name: &'a str, step: &'a Export) -> Result<ActionId, GraphError> {
         let inputs = inputs([("model", self.model_of(&step.input))]);
         self.add(Draft {
             name: name.to_owned(),
-            step: name,
+            step: name.to_owned(),
             kind: ActionKind::Export,
             parameters: resolved(&step.settings),
             seed: 0,
@@ -318,7 +415,7 @@ impl<'a> Lowering<'a> {
         data: &'a str,
         reference: Option<&str>,
     ) -> Result<ActionId, GraphError> {
-        let mut inputs = inputs([("model", model), ("data", self.data(data)?)]);
+        let mut inputs = inputs([("model", model), ("data", self.data(data, step)?)]);
         if let Some(reference) = reference {
             inputs.insert("reference".into(), Input::Action(self.evaluation_of(reference)));
         }
@@ -329,7 +426,7 @@ impl<'a> Lowering<'a> {
         };
         self.add(Draft {
             name: format!("{step}.evaluate"),
-            step,
+            step: step.to_owned(),
             kind: ActionKind::Evaluate,
             parameters: resolved(&settings),
             seed: 0,

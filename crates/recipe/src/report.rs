@@ -106,6 +106,16 @@ pub fn baseline_step(recipe: &Recipe) -> Option<&str> {
 /// Whether a gate is met.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateReport {
+    /// Whose figure.
+    pub step: String,
+    /// Which figure.
+    pub metric: String,
+    /// Which bound: `min`, `max`, `max_drop` or `max_ratio`.
+    pub bound: &'static str,
+    /// What the bound asks for.
+    pub limit: f64,
+    /// What is held against the limit: the figure, the drop or the ratio.
+    pub value: Option<f64>,
     /// What it asks, as one reads it: `export accuracy ≥ 0.95`.
     pub condition: String,
     /// What was found: `0.962`, or why nothing was.
@@ -139,34 +149,41 @@ fn reports_of(gate: &Gate, steps: &[StepReport]) -> Vec<GateReport> {
     let baseline = gate.baseline.as_deref().unwrap_or_default();
     let (own, other) = (figure(&gate.step), figure(baseline));
     let subject = format!("{} {}", gate.step, gate.metric);
-    let report = |condition: String, found: Option<f64>, is_met: &dyn Fn(f64) -> bool| GateReport {
+    let report = |bound: &'static str, limit: f64, condition: String, value: Option<f64>, is_met: bool| GateReport {
+        step: gate.step.clone(),
+        metric: gate.metric.clone(),
+        bound,
+        limit,
+        value,
         condition,
-        found: found.map_or_else(|| "no such figure was measured".to_owned(), readable),
-        met: found.is_some_and(is_met),
+        found: value.map_or_else(|| "no such figure was measured".to_owned(), readable),
+        met: is_met,
         written_at: gate.written_at.clone(),
     };
+    let drop = own.zip(other).map(|(own, other)| other - own);
+    let ratio = own.zip(other).map(|(own, other)| own / other);
     let bounds = gate.bounds;
-    let at_least = bounds
-        .min
-        .map(|min| report(format!("{subject} ≥ {}", readable(min)), own, &|v| v >= min));
-    let at_most = bounds
-        .max
-        .map(|max| report(format!("{subject} ≤ {}", readable(max)), own, &|v| v <= max));
+    let at_least = bounds.min.map(|min| {
+        let condition = format!("{subject} ≥ {}", readable(min));
+        report("min", min, condition, own, own.is_some_and(|v| v >= min))
+    });
+    let at_most = bounds.max.map(|max| {
+        let condition = format!("{subject} ≤ {}", readable(max));
+        report("max", max, condition, own, own.is_some_and(|v| v <= max))
+    });
     let drop = bounds.max_drop.map(|most| {
-        let found = own.zip(other).map(|(own, other)| other - own);
+        let condition = format!("{subject} at most {} below {baseline}", readable(most));
         report(
-            format!("{subject} at most {} below {baseline}", readable(most)),
-            found,
-            &|v| v <= most + ROUNDING,
+            "max_drop",
+            most,
+            condition,
+            drop,
+            drop.is_some_and(|v| v <= most + ROUNDING),
         )
     });
     let ratio = bounds.max_ratio.map(|most| {
-        let found = own.zip(other).map(|(own, other)| own / other);
-        report(
-            format!("{subject} at most {} × {baseline}", readable(most)),
-            found,
-            &|v| v <= most,
-        )
+        let condition = format!("{subject} at most {} × {baseline}", readable(most));
+        report("max_ratio", most, condition, ratio, ratio.is_some_and(|v| v <= most))
     });
     [at_least, at_most, drop, ratio].into_iter().flatten().collect()
 }
@@ -201,8 +218,8 @@ fn figures_json(step: &StepReport) -> Map<String, Value> {
         .collect()
 }
 
-/// Counts as whole numbers, all else as it is.
-fn number(value: f64) -> Value {
+/// A figure in JSON: counts as whole numbers, all else as it is.
+pub fn number(value: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() < EXACT {
         json!(value as i64)

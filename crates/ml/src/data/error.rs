@@ -114,6 +114,12 @@ pub enum DataError {
         largest: u32,
     },
 
+    #[error(
+        "the data do not fit the model: it was trained for the classes {wanted}, the data are of another sort or have the \
+         classes {found}; name data of the same shape and classes"
+    )]
+    OtherTask { wanted: String, found: String },
+
     #[error("{}: cannot be decoded as PNG: {reason}; convert it anew", file.display())]
     BadPng { file: PathBuf, reason: String },
 

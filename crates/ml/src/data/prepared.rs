@@ -5,6 +5,8 @@
 
 mod files;
 
+pub use files::files_for_training;
+
 use super::{DataError, Tokenizer};
 
 /// A data set ready for training. Both splits are of the task's sort.
@@ -65,12 +67,32 @@ pub struct ImageSplit {
     pub labels: Vec<u32>,
 }
 
+impl Task {
+    /// The class names in label order.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            Task::Text { labels, .. } | Task::Image { labels, .. } => labels,
+        }
+    }
+
+    /// Whether its rows are images of that size.
+    pub(super) fn is_of_images(&self, wanted_width: usize, wanted_height: usize, wanted_channels: usize) -> bool {
+        match self {
+            Task::Text { .. } => false,
+            &Task::Image {
+                width,
+                height,
+                channels,
+                ..
+            } => (width, height, channels) == (wanted_width, wanted_height, wanted_channels),
+        }
+    }
+}
+
 impl Prepared {
     /// The class names in label order.
     pub fn labels(&self) -> &[String] {
-        match &self.task {
-            Task::Text { labels, .. } | Task::Image { labels, .. } => labels,
-        }
+        self.task.labels()
     }
 
     /// The id that fills a batch's short rows of text; 0 for images, which have none.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::digits::{self, DigitsSpec};
+use super::error::listed;
 use super::reviews::{self, ReviewsSpec};
 use super::text_file::{self, Columns, LabelNames, TextFormat};
 use super::tokenizer::LEAST_LENGTH;
@@ -132,20 +133,30 @@ const MOST_VOCAB: usize = 1_000_000;
 const LARGEST_LENGTH: usize = 8192;
 
 /// Makes or reads the rows, checks them, and turns them into numbers.
-pub fn prepare(spec: &DataSpec, files: &BTreeMap<String, PathBuf>) -> Result<Prepared, DataError> {
+///
+/// With `like`, the rows are turned into numbers as that task's are, with its tokenizer or normalization and its classes, so
+/// that a model of that task can read them.
+pub fn prepare(spec: &DataSpec, files: &BTreeMap<String, PathBuf>, like: Option<&Task>) -> Result<Prepared, DataError> {
     match spec {
-        DataSpec::Reviews(settings) => prepare_reviews(settings, files),
-        DataSpec::Digits(settings) => prepare_digits(settings),
-        DataSpec::TextFiles(settings) => prepare_text_files(settings, files),
-        DataSpec::IdxFiles(settings) => prepare_idx(settings, files),
+        DataSpec::Reviews(settings) => prepare_reviews(settings, files, like),
+        DataSpec::Digits(settings) => prepare_digits(settings, like),
+        DataSpec::TextFiles(settings) => prepare_text_files(settings, files, like),
+        DataSpec::IdxFiles(settings) => prepare_idx(settings, files, like),
     }
 }
 
-fn prepare_reviews(settings: &Reviews, files: &BTreeMap<String, PathBuf>) -> Result<Prepared, DataError> {
+fn prepare_reviews(
+    settings: &Reviews,
+    files: &BTreeMap<String, PathBuf>,
+    like: Option<&Task>,
+) -> Result<Prepared, DataError> {
     check_rows(settings.train_rows, settings.test_rows)?;
     let (train, test, seed) = (settings.train_rows, settings.test_rows, settings.data_seed);
     let splits = reviews::generate(&ReviewsSpec { train, test, seed });
     let labels = reviews::LABELS.map(str::to_owned).to_vec();
+    if let Some(task) = like.filter(|task| task.labels() != labels) {
+        return Err(other_classes(task, &labels));
+    }
     let Reviews {
         vocab_size,
         max_length,
@@ -161,10 +172,15 @@ fn prepare_reviews(settings: &Reviews, files: &BTreeMap<String, PathBuf>) -> Res
             max_length,
             lowercase,
         },
+        like,
     )
 }
 
-fn prepare_text_files(settings: &TextFiles, files: &BTreeMap<String, PathBuf>) -> Result<Prepared, DataError> {
+fn prepare_text_files(
+    settings: &TextFiles,
+    files: &BTreeMap<String, PathBuf>,
+    like: Option<&Task>,
+) -> Result<Prepared, DataError> {
     let (train_file, test_file) = (file(files, "train")?, file(files, "test")?);
     let columns = Columns {
         text: &settings.text_column,
@@ -174,7 +190,10 @@ fn prepare_text_files(settings: &TextFiles, files: &BTreeMap<String, PathBuf>) -
     let mut test = text_file::read(test_file, settings.format, columns)?;
     train.truncate(settings.max_train_rows);
     test.truncate(settings.max_test_rows);
-    let classes = LabelNames::from_training(train_file, &train)?;
+    let classes = match like {
+        Some(task) => LabelNames::given(task.labels()),
+        None => LabelNames::from_training(train_file, &train)?,
+    };
     let splits = Splits {
         train: TextRows {
             labels: classes.ids(train_file, &train)?,
@@ -200,6 +219,7 @@ fn prepare_text_files(settings: &TextFiles, files: &BTreeMap<String, PathBuf>) -
             max_length,
             lowercase,
         },
+        like,
     )
 }
 
@@ -216,25 +236,16 @@ fn encode(
     labels: Vec<String>,
     files: &BTreeMap<String, PathBuf>,
     settings: TokenSettings,
+    like: Option<&Task>,
 ) -> Result<Prepared, DataError> {
-    let TokenSettings {
-        vocab_size,
-        max_length,
-        lowercase,
-    } = settings;
-    check("vocab_size", vocab_size, LEAST_VOCAB, MOST_VOCAB)?;
-    check("max_length", max_length, LEAST_LENGTH, LARGEST_LENGTH)?;
-    let tokenizer = match (files.get("tokenizer"), files.get("vocab")) {
-        (Some(file), None) => Tokenizer::from_tokenizer_json(&file.display().to_string(), &bytes(file)?)?,
-        (None, Some(file)) => Tokenizer::from_vocab_txt(&file.display().to_string(), &bytes(file)?, lowercase)?,
-        (None, None) => Tokenizer::learn_wordpiece(&splits.train.texts, vocab_size, lowercase)?,
-        (Some(_), Some(vocab)) => {
-            return Err(DataError::BadSetting {
-                field: "vocab",
-                found: vocab.display().to_string(),
-                expected: "absent where `tokenizer` is given".to_owned(),
-            });
-        }
+    check("vocab_size", settings.vocab_size, LEAST_VOCAB, MOST_VOCAB)?;
+    check("max_length", settings.max_length, LEAST_LENGTH, LARGEST_LENGTH)?;
+    let (tokenizer, max_length) = match like {
+        Some(Task::Text {
+            tokenizer, max_length, ..
+        }) => (tokenizer.clone(), *max_length),
+        Some(task @ Task::Image { .. }) => return Err(other_classes(task, &labels)),
+        None => (tokenizer_of(&splits.train.texts, files, settings)?, settings.max_length),
     };
     let split = |rows: TextRows| -> Result<EncodedSplit, DataError> {
         let encoded = tokenizer.encode_all(&rows.texts, max_length)?;
@@ -252,14 +263,43 @@ fn encode(
     })
 }
 
-fn prepare_digits(settings: &Digits) -> Result<Prepared, DataError> {
+/// The tokenizer that a file gives, or one that is learnt from the training texts.
+fn tokenizer_of(
+    texts: &[String],
+    files: &BTreeMap<String, PathBuf>,
+    settings: TokenSettings,
+) -> Result<Tokenizer, DataError> {
+    match (files.get("tokenizer"), files.get("vocab")) {
+        (Some(file), None) => Tokenizer::from_tokenizer_json(&file.display().to_string(), &bytes(file)?),
+        (None, Some(file)) => Tokenizer::from_vocab_txt(&file.display().to_string(), &bytes(file)?, settings.lowercase),
+        (None, None) => Tokenizer::learn_wordpiece(texts, settings.vocab_size, settings.lowercase),
+        (Some(_), Some(vocab)) => Err(DataError::BadSetting {
+            field: "vocab",
+            found: vocab.display().to_string(),
+            expected: "absent where `tokenizer` is given".to_owned(),
+        }),
+    }
+}
+
+fn other_classes(task: &Task, labels: &[String]) -> DataError {
+    DataError::OtherTask {
+        wanted: listed(task.labels().iter().map(String::as_str)),
+        found: listed(labels.iter().map(String::as_str)),
+    }
+}
+
+fn prepare_digits(settings: &Digits, like: Option<&Task>) -> Result<Prepared, DataError> {
     check_rows(settings.train_rows, settings.test_rows)?;
     let (train, test, seed) = (settings.train_rows, settings.test_rows, settings.data_seed);
     let splits = digits::generate(&DigitsSpec { train, test, seed });
-    Ok(image_data(splits, digits::LABELS.map(str::to_owned).to_vec()))
+    image_data(splits, digits::LABELS.map(str::to_owned).to_vec(), like)
 }
 
-fn prepare_idx(settings: &IdxFiles, files: &BTreeMap<String, PathBuf>) -> Result<Prepared, DataError> {
+fn prepare_idx(
+    settings: &IdxFiles,
+    files: &BTreeMap<String, PathBuf>,
+    like: Option<&Task>,
+) -> Result<Prepared, DataError> {
     let (train_labels, test_labels) = (file(files, "train_labels")?, file(files, "test_labels")?);
     let test_images = file(files, "test_images")?;
     let mut train = idx::read_pair(file(files, "train_images")?, train_labels)?;
@@ -296,13 +336,28 @@ fn prepare_idx(settings: &IdxFiles, files: &BTreeMap<String, PathBuf>) -> Result
         });
     }
     let names = (0..=largest).map(|class| class.to_string()).collect();
-    Ok(image_data(Splits { train, test }, names))
+    image_data(Splits { train, test }, names, like)
 }
 
-fn image_data(splits: Splits<ImageRows>, labels: Vec<String>) -> Prepared {
+fn image_data(splits: Splits<ImageRows>, labels: Vec<String>, like: Option<&Task>) -> Result<Prepared, DataError> {
     let Splits { train, test } = splits;
     let (width, height, channels) = (train.width, train.height, train.channels);
-    let (mean, std) = moments(&train.pixels);
+    let task = match like {
+        None => {
+            let (mean, std) = moments(&train.pixels);
+            Task::Image {
+                width,
+                height,
+                channels,
+                mean,
+                std,
+                labels,
+            }
+        }
+        // A data set may lack the last classes: a few rows need not have them all.
+        Some(task) if task.is_of_images(width, height, channels) && task.labels().starts_with(&labels) => task.clone(),
+        Some(task) => return Err(other_classes(task, &labels)),
+    };
     let split = |rows: ImageRows| {
         let shape = [rows.channels, rows.height, rows.width];
         EncodedSplit::Image(ImageSplit {
@@ -311,19 +366,11 @@ fn image_data(splits: Splits<ImageRows>, labels: Vec<String>) -> Prepared {
             labels: rows.labels,
         })
     };
-    let task = Task::Image {
-        width,
-        height,
-        channels,
-        mean,
-        std,
-        labels,
-    };
-    Prepared {
+    Ok(Prepared {
         task,
         train: split(train),
         test: split(test),
-    }
+    })
 }
 
 /// Mean and standard deviation of pixels scaled to 0 to 1; the deviation of a constant is given as 1. Sums are integers,
@@ -406,7 +453,7 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused() {
         let refused = |spec: &str| {
-            prepare(&parse(spec).unwrap(), &BTreeMap::new())
+            prepare(&parse(spec).unwrap(), &BTreeMap::new(), None)
                 .unwrap_err()
                 .to_string()
         };
@@ -423,7 +470,7 @@ mod tests {
         let reviews = parse(r#"{"source": "builtin:reviews", "train_rows": 50, "test_rows": 20}"#).unwrap();
         let digits = parse(r#"{"source": "builtin:digits", "train_rows": 50, "test_rows": 20}"#).unwrap();
         for spec in [reviews, digits] {
-            let data = prepare(&spec, &BTreeMap::new()).unwrap();
+            let data = prepare(&spec, &BTreeMap::new(), None).unwrap();
             assert_eq!((data.train.rows(), data.test.rows()), (50, 20));
             let folder = tempfile::tempdir().unwrap();
             data.write(folder.path()).unwrap();
@@ -451,7 +498,7 @@ mod tests {
             ("test".to_owned(), sst2.join("glue_dev.tsv")),
         ]);
         let spec = DataSpec::TextFiles(TextFiles::default());
-        let learnt = prepare(&spec, &files).unwrap();
+        let learnt = prepare(&spec, &files, None).unwrap();
         assert_eq!((learnt.train.rows(), learnt.test.rows()), (60_614, 872));
         assert_eq!(learnt.labels(), ["0", "1"]);
         assert_eq!(learnt.train.labels().iter().sum::<u32>(), 33_828);
@@ -460,7 +507,7 @@ mod tests {
         };
         assert_eq!(tokenizer.vocab_size(), 8000);
         files.insert("tokenizer".to_owned(), vocab.join("tokenizer.json"));
-        let given = prepare(&spec, &files).unwrap();
+        let given = prepare(&spec, &files, None).unwrap();
         let Task::Text { tokenizer, .. } = &given.task else {
             panic!("text was asked for")
         };
@@ -486,7 +533,7 @@ mod tests {
             .map(str::to_owned)
             .zip(names.map(|name| folder.join(name)))
             .collect();
-        let data = prepare(&DataSpec::IdxFiles(IdxFiles::default()), &files).unwrap();
+        let data = prepare(&DataSpec::IdxFiles(IdxFiles::default()), &files, None).unwrap();
         assert_eq!(
             (data.train.rows(), data.test.rows(), data.labels().len()),
             (60_000, 10_000, 10)

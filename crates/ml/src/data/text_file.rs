@@ -80,6 +80,15 @@ pub fn read(file: &Path, format: Option<TextFormat>, columns: Columns<'_>) -> Re
     if rows.texts.is_empty() {
         return Err(DataError::Empty { file: file.to_owned() });
     }
+    if let Some(row) = rows.labels.iter().position(String::is_empty) {
+        return Err(DataError::BadValue {
+            file: file.to_owned(),
+            line: rows.lines[row],
+            column: columns.label.to_owned(),
+            expected: "the name of a class",
+            found: "nothing".to_owned(),
+        });
+    }
     Ok(rows)
 }
 
@@ -290,8 +299,16 @@ impl LabelNames {
                 label: label.clone(),
             });
         }
-        let ids = (0u32..).zip(&names).map(|(id, name)| (name.clone(), id)).collect();
-        Ok(Self { names, ids })
+        Ok(Self::given(&names))
+    }
+
+    /// The classes `names`, in id order.
+    pub fn given(names: &[String]) -> Self {
+        let ids = (0u32..).zip(names).map(|(id, name)| (name.clone(), id)).collect();
+        Self {
+            names: names.to_vec(),
+            ids,
+        }
     }
 
     /// The class names in id order.

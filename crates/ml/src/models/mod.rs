@@ -15,7 +15,7 @@ use crate::parameters::Parameters;
 use crate::pass::Pass;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A classifier that can be run.
 pub trait Model: Send + Sync {
@@ -271,6 +271,19 @@ impl ModelConfig {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.id2label.len()
+    }
+
+    /// Checks labels read from a file: numbered from 0 without gaps, and all different.
+    pub(crate) fn check_labels(&self) -> std::result::Result<(), String> {
+        let distinct: BTreeSet<&String> = self.id2label.values().collect();
+        if self.id2label.keys().copied().eq(0..self.classes()) && distinct.len() == self.classes() && self.classes() > 1
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "id2label must number two or more different labels from 0 on: {:?}",
+            self.id2label
+        ))
     }
 }
 

@@ -27,7 +27,7 @@ pub enum ObserverKind {
 /// What a forward pass does with the ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranges {
-    /// Look, and let the values pass in f32: calibration.
+    /// Look, and let the values that are looked at pass in f32: calibration.
     Calibrate,
     /// Look, and quantize with what was seen so far: the first part of quantization-aware training.
     Track,

@@ -8,6 +8,8 @@ mod diagnostics;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod overrides;

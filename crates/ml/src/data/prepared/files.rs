@@ -90,7 +90,8 @@ impl Prepared {
         )
     }
 
-    /// Reads and checks what [`Prepared::write`] wrote; `files` maps file names to paths.
+    /// Reads and checks what [`Prepared::write`] wrote; `files` maps file names to paths. Without the file of the test rows
+    /// (see [`files_for_training`]) there are none.
     pub fn read(files: &BTreeMap<String, PathBuf>) -> Result<Self, DataError> {
         let header_file = path(files, HEADER)?;
         let header: Header = serde_json::from_slice(&bytes(header_file)?)
@@ -117,7 +118,14 @@ impl Prepared {
                 }
                 let shape = [channels, height, width];
                 let train = read_images(path(files, TRAIN)?, shape, labels.len())?;
-                let test = read_images(path(files, TEST)?, shape, labels.len())?;
+                let test = match files.get(TEST) {
+                    Some(file) => read_images(file, shape, labels.len())?,
+                    None => EncodedSplit::Image(ImageSplit {
+                        shape,
+                        pixels: Vec::new(),
+                        labels: Vec::new(),
+                    }),
+                };
                 Ok(Self {
                     task: Task::Image {
                         width,
@@ -133,6 +141,11 @@ impl Prepared {
             }
         }
     }
+}
+
+/// Those of a data set's files that training reads: all but the test rows.
+pub fn files_for_training(files: &BTreeMap<String, PathBuf>) -> impl Iterator<Item = (&String, &PathBuf)> {
+    files.iter().filter(|(name, _)| *name != TEST)
 }
 
 fn path<'a>(files: &'a BTreeMap<String, PathBuf>, name: &str) -> Result<&'a Path, DataError> {
@@ -197,7 +210,13 @@ fn read_text(files: &BTreeMap<String, PathBuf>, labels: Vec<String>, max_length:
         classes: labels.len(),
     };
     let train = read_texts(path(files, TRAIN)?, &bounds)?;
-    let test = read_texts(path(files, TEST)?, &bounds)?;
+    let test = match files.get(TEST) {
+        Some(file) => read_texts(file, &bounds)?,
+        None => EncodedSplit::Text(TextSplit {
+            offsets: vec![0],
+            ..TextSplit::default()
+        }),
+    };
     Ok(Prepared {
         task: Task::Text {
             tokenizer,
@@ -490,7 +509,20 @@ mod tests {
         let wide = header.replace("\"width\": 3", "\"width\": 18446744073709551615");
         assert!(with(HEADER, wide.as_bytes()).contains("was promised"));
         let mut some = files(folder.path());
-        some.remove(TEST);
-        assert!(matches!(Prepared::read(&some), Err(DataError::MissingFile { role }) if role == TEST));
+        some.remove(TRAIN);
+        assert!(matches!(Prepared::read(&some), Err(DataError::MissingFile { role }) if role == TRAIN));
+    }
+
+    #[test]
+    fn what_training_reads_has_no_test_rows() {
+        for whole in [image_data(), text_data()] {
+            let folder = tempfile::tempdir().unwrap();
+            whole.write(folder.path()).unwrap();
+            let all = files(folder.path());
+            let some = files_for_training(&all).map(|(name, path)| (name.clone(), path.clone()));
+            let read = Prepared::read(&some.collect()).unwrap();
+            assert_eq!((&read.task, &read.train), (&whole.task, &whole.train));
+            assert_eq!(read.test.rows(), 0);
+        }
     }
 }

@@ -1,0 +1,147 @@
+//! What each kind of action computes, frozen: if a digest here changes, the kind's version in `kinds.rs` must rise, or caches
+//! would hold results that this program no longer gives.
+//!
+//! Kinds that round nothing give these bytes everywhere; the others where matrix products use the numerics class below.
+
+use orchestrate_engine::{BuildOptions, Cancel, InProcessExecutor, RunEvent, Store, build};
+use orchestrate_ml::device::DeviceChoice;
+use orchestrate_recipe::{ActionKind, Kinds, Lowered, Overrides, Recipe};
+use std::num::NonZeroUsize;
+
+const NUMERICS: &str = "cpu-f32-avx2+fma";
+
+const RECIPE: &str = r#"
+[recipe]
+seed = 5
+latency_seconds = 0.0
+
+[data.reviews]
+source = "builtin:reviews"
+train_rows = 48
+test_rows = 16
+
+[data.digits]
+source = "builtin:digits"
+train_rows = 40
+test_rows = 10
+
+[model.bert]
+architecture = "bert"
+layers = 1
+hidden = 16
+heads = 2
+
+[model.lenet]
+architecture = "lenet5"
+channels = [4, 8]
+hidden = 16
+
+[step.teacher]
+kind = "train"
+data = "reviews"
+model = "bert"
+epochs = 1
+
+[step.student]
+kind = "distill"
+teacher = "teacher"
+model = "bert"
+epochs = 1
+
+[step.halved]
+kind = "prune"
+input = "student"
+teacher = "teacher"
+target = 0.5
+rounds = 1
+
+[step.small]
+kind = "quantize"
+input = "halved"
+
+[step.export]
+kind = "export"
+input = "small"
+
+[step.reader]
+kind = "train"
+data = "digits"
+model = "lenet"
+epochs = 1
+
+[step.masked]
+kind = "prune"
+input = "reader"
+granularity = "unstructured"
+target = 0.5
+rounds = 1
+epochs = 0
+
+[step.calibrated]
+kind = "quantize"
+input = "masked"
+epochs = 0
+
+[step.read]
+kind = "export"
+input = "calibrated"
+"#;
+
+#[test]
+fn every_kind_gives_the_bytes_that_it_always_gave() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("golden.toml");
+    std::fs::write(&path, RECIPE).unwrap();
+    let recipe = Recipe::load(&path, &Overrides::default()).unwrap().recipe;
+    let lowered = Lowered::new(&recipe).unwrap();
+    let store = Store::open(&folder.path().join("cache")).unwrap();
+    let options = BuildOptions {
+        recipe: recipe.name.clone(),
+        slots: NonZeroUsize::MIN,
+        keep_going: false,
+    };
+    let executor = InProcessExecutor::new(&Kinds);
+    let silent = |_: RunEvent| {};
+    let targets = lowered.targets(&[]);
+    let report = build(
+        &lowered.graph,
+        &targets,
+        &options,
+        &store,
+        &executor,
+        &Cancel::new(),
+        &silent,
+    )
+    .unwrap();
+    assert!(report.is_success(), "{report:#?}");
+
+    let lines = |exact: bool| -> String {
+        let actions = report
+            .actions
+            .iter()
+            .filter(|(id, _)| (lowered.graph.get(**id).numerics == "exact") == exact);
+        let line = |(id, action): (_, &orchestrate_engine::ActionReport)| {
+            let kind = &lowered.graph.get(id).kind;
+            format!("{kind}: {} {}\n", action.name, action.result.as_ref().unwrap().tree)
+        };
+        actions.map(|(id, action)| line((*id, action))).collect()
+    };
+    let all = lines(true) + &lines(false);
+    let missing = ActionKind::ALL
+        .iter()
+        .find(|kind| !all.contains(&kind.versioned().to_string()));
+    assert!(missing.is_none(), "no action is of the kind {missing:?}");
+
+    // The data alone are the same everywhere: what else is exact reads what was trained.
+    let data: String = lines(true)
+        .lines()
+        .filter(|line| line.contains(" data:"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    insta::assert_snapshot!("golden_data", data);
+    if DeviceChoice::Cpu.numerics() == NUMERICS {
+        insta::assert_snapshot!("golden_models", all);
+    } else {
+        eprintln!("skipped: the digests of trained models are frozen for {NUMERICS} only");
+    }
+}
