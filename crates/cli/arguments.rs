@@ -188,8 +188,6 @@ pub struct Evaluate {
     /// Which of the recipe's data sets; may be left out if there is one.
     #[arg(long, value_name = "NAME")]
     pub data: Option<String>,
-    #[command(flatten)]
-    pub cache: CacheArguments,
 }
 
 /// Arguments of `init`.

@@ -55,6 +55,18 @@ pub enum Failure {
         /// Why it failed.
         source: io::Error,
     },
+    /// An export could not be put in place.
+    #[error("the export of step `{step}` cannot be put into {}: {problem}", folder.display())]
+    Export {
+        /// The step.
+        step: String,
+        /// Where it was to go.
+        folder: PathBuf,
+        /// What stood in the way, and what to do.
+        problem: String,
+        /// The code to end with.
+        code: ExitCode,
+    },
     /// Nobody reads what is printed any more: no error.
     #[error("the output was closed")]
     OutputClosed,
@@ -93,6 +105,7 @@ impl Failure {
                 | ModelError::NoGradient(_)
                 | ModelError::MaskLost { .. } => ExitCode::StepFailed,
             },
+            Self::Export { code, .. } => *code,
             Self::OutputClosed => ExitCode::Done,
         }
     }

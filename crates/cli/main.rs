@@ -5,6 +5,7 @@
 mod arguments;
 mod commands;
 mod exit;
+mod exports;
 mod interrupt;
 mod logging;
 mod output;
@@ -15,6 +16,7 @@ mod table;
 use arguments::{Arguments, Command};
 use clap::Parser;
 use exit::Failure;
+use orchestrate_recipe::on_pool;
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
@@ -24,8 +26,8 @@ fn main() -> std::process::ExitCode {
         Command::Plan(plan) => commands::plan::run(&plan),
         Command::Why(why) => commands::why::run(&why),
         Command::Graph(graph) => commands::graph::run(&graph),
-        Command::Predict(predict) => commands::predict::run(&predict),
-        Command::Bench(bench) => commands::bench::run(&bench),
+        Command::Predict(predict) => on_pool(|| commands::predict::run(&predict)),
+        Command::Bench(bench) => on_pool(|| commands::bench::run(&bench)),
         Command::Evaluate(evaluate) => commands::evaluate::run(&evaluate),
         Command::Init(init) => commands::init::run(&init),
         Command::Worker => return commands::worker::run(),

@@ -10,9 +10,12 @@ pub const WIDTH: usize = 100;
 /// Prints one line to standard output.
 ///
 /// # Errors
-/// [`Failure::OutputClosed`] if nobody reads it.
+/// [`Failure::OutputClosed`] if nobody reads it, [`Failure::File`] if it cannot be written, as on a full disk.
 pub fn line(text: &str) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{text}").map_err(|_| Failure::OutputClosed)
+    writeln!(io::stdout().lock(), "{text}").map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => Failure::file("write", "standard output")(error),
+    })
 }
 
 /// Prints one line to standard error.

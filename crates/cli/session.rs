@@ -1,11 +1,11 @@
 //! What most commands start with: the recipe, its actions, and the store.
 
-use crate::arguments::RecipeArguments;
+use crate::arguments::{CacheArguments, RecipeArguments};
 use crate::exit::Failure;
 use crate::output;
-use orchestrate_engine::EngineError;
+use orchestrate_engine::{EngineError, Store};
 use orchestrate_recipe::{Loaded, Lowered, Overrides, Recipe, open_device};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A recipe that was read, checked and lowered.
 pub struct Session {
@@ -18,8 +18,9 @@ impl Session {
     /// Reads the recipe that the command line names, and shows its warnings.
     ///
     /// # Errors
-    /// Everything that is wrong with the recipe.
+    /// Everything that is wrong with the recipe; [`Failure::Usage`] if its path is not UTF-8.
     pub fn open(arguments: &RecipeArguments) -> Result<Self, Failure> {
+        require_utf8("the recipe", &arguments.recipe)?;
         let overrides = Overrides {
             profile: arguments.profile.clone(),
             set: arguments.set.clone(),
@@ -58,5 +59,29 @@ impl Session {
                 )))
             }
         }
+    }
+}
+
+/// Opens the store that the command line names.
+///
+/// # Errors
+/// [`Failure::Usage`] if its path is not UTF-8, and the store's own.
+pub fn open_store(arguments: &CacheArguments) -> Result<Store, Failure> {
+    require_utf8("--cache", &arguments.cache)?;
+    Ok(Store::open(&arguments.cache)?)
+}
+
+/// Refuses a path that orders to workers and JSON cannot hold; `option` is how the command line calls it.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub fn require_utf8(option: &str, path: &Path) -> Result<(), Failure> {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match whole.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Failure::Usage(format!(
+            "{option}: the path {} is not UTF-8; use a folder whose whole path is",
+            whole.display()
+        ))),
     }
 }

@@ -54,17 +54,17 @@ fn row(step: &StepReport, baseline: Option<&StepReport>, width: usize) -> String
         cell(points()),
         cell(ratio("file_bytes")),
         cell(ratio("latency_ms_p50")),
-        duration(step.seconds),
+        cell((step.seconds > 0.0).then(|| duration(step.seconds))),
         step.state.word(),
     )
 }
 
-/// How the exported model and the one that simulates it differ.
+/// How the exported model and the one that simulates it differ, in at most [`WIDTH`](crate::output::WIDTH) columns.
 pub fn agreement(step: &StepReport) -> String {
     let figure = |name: &str| step.figures.get(name).copied().unwrap_or(0.0);
     format!(
-        "{}: run in integers, {:.0} of {:.0} predictions differ from the simulated model's (largest logit difference {:.1e})",
-        step.name,
+        "{}: {:.0} of {:.0} predictions change when run in integers (logits by at most {:.1e})",
+        shortened(&step.name, NAME),
         figure("predictions_changed"),
         figure("rows"),
         figure("largest_logit_difference"),
@@ -164,6 +164,8 @@ mod tests {
         let long = "a-step-with-a-name-of-more-than-a-few-characters";
         let mut failed = step(long, [0.0; 5]);
         failed.figures.clear();
+        // What the sum of no floats is.
+        failed.seconds = -0.0;
         failed.state = StepState::Failed;
         let rows = steps(
             &[
@@ -173,8 +175,32 @@ mod tests {
             ],
             Some("teacher"),
         );
-        insta::assert_snapshot!(rows.join("\n"), @"");
+        insta::assert_snapshot!(rows.join("\n"), @r"
+                                                                           against teacher
+        step           accuracy  params    bytes    MACs   p50 ms   points smaller  faster    time   state
+        teacher          97.13%   13.3M   53.3MB    190M   1007.3        -       -       -     83s     ran
+        export           96.88%   1.08M   1.12MB   12.0M    0.327    -0.25   47.4x 3080.5x     83s     ran
+        a-step-with-a…        -       -        -       -        -        -       -       -       -  failed
+        ");
         assert!(rows.iter().all(|row| row.chars().count() <= crate::output::WIDTH));
+    }
+
+    #[test]
+    fn the_agreement_fits_the_width() {
+        let mut export = step("a-step-with-14", [0.0; 5]);
+        for (name, value) in [
+            ("predictions_changed", 6e4),
+            ("rows", 6e4),
+            ("largest_logit_difference", 9.3e-4),
+        ] {
+            export.figures.insert(name.into(), value);
+        }
+        let line = agreement(&export);
+        assert_eq!(
+            line,
+            "a-step-with-14: 60000 of 60000 predictions change when run in integers (logits by at most 9.3e-4)"
+        );
+        assert!(line.chars().count() <= crate::output::WIDTH);
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn metrics_hold_what_the_exported_files_give() {
     let actions = provenance["actions"].as_array().unwrap();
     assert_eq!(
         actions.len(),
-        11,
+        12,
         "all but the evaluations of the teacher and of the pruned model: {provenance:#}"
     );
     assert!(actions.iter().all(|a| a["key"].as_str().unwrap().len() == 64));
@@ -158,7 +158,7 @@ fn plan_and_why_agree_with_what_build_does() {
     assert!(plan[1..].iter().all(|action| action["decision"] == "maybe"));
     workspace.build(&[]);
     let plan = workspace.succeed(&["plan", "recipe.toml"]).stdout;
-    assert!(plan.ends_with("0 to run, 0 perhaps, 13 cached\n"), "{plan}");
+    assert!(plan.ends_with("0 to run, 0 perhaps, 14 cached\n"), "{plan}");
     workspace.edit("targets = [0.25, 0.5]", "targets = [0.3, 0.5]");
     insta::assert_snapshot!(workspace.masked(&workspace.succeed(&["why", "recipe.toml", "quantize"]).stdout));
 }

@@ -91,7 +91,7 @@ fn two_interrupts_end_a_build_at_once_and_keep_what_is_done() {
     wait_for(|| (!is_running(worker)).then_some(()));
     workspace.edit("epochs = 5000", "epochs = 1");
     assert!(
-        !workspace.build(&["teacher"]).ran().contains(&"data.texts"),
+        !workspace.build(&["teacher"]).ran().contains(&"data:texts"),
         "the data set was kept"
     );
 }

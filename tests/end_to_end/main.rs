@@ -6,6 +6,7 @@ mod dependencies;
 mod determinism;
 mod errors;
 mod kill;
+mod outputs;
 mod real_data;
 mod recipes;
 mod reruns;

@@ -3,7 +3,7 @@
 use crate::workspace::{Workspace, texts};
 use std::time::Instant;
 
-const EVERYTHING: usize = 13;
+const EVERYTHING: usize = 14;
 
 #[test]
 fn a_second_build_runs_nothing_and_takes_no_time() {
@@ -105,7 +105,82 @@ fn a_data_file_that_comes_to_the_same_stops_there() {
     let workspace = Workspace::new();
     workspace.build(&[]);
     workspace.write("train.tsv", texts(40, 0).replace("\t1\n", "\t1\n\n"));
-    assert_eq!(workspace.build(&[]).ran(), ["data.texts"]);
+    assert_eq!(workspace.build(&[]).ran(), ["data:texts"]);
+}
+
+/// What only evaluations read retrains nothing.
+#[test]
+fn a_changed_test_file_reruns_evaluations_alone() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    workspace.write("test.tsv", texts(20, 1));
+    let events = workspace.build(&[]);
+    let mut ran = events.ran();
+    ran.sort_unstable();
+    let evaluations = [
+        "export.evaluate",
+        "prune.evaluate",
+        "quantize.evaluate",
+        "teacher.evaluate",
+    ];
+    assert_eq!(ran, [&["data:texts", "data:texts:train"][..], &evaluations].concat());
+}
+
+/// Quantization without training does not depend on how one would have trained.
+#[test]
+fn settings_that_are_not_used_rerun_nothing() {
+    let workspace = Workspace::new();
+    workspace.edit("learning_rate = 1e-4", "epochs = 0");
+    workspace.build(&[]);
+    workspace.edit("epochs = 0", "epochs = 0\nlearning_rate = 1e-3\nwarmup = 0.3");
+    assert_eq!(workspace.build(&[]).ran(), [""; 0]);
+}
+
+/// A gate's baseline is evaluated even where only the gated step is asked for.
+#[test]
+fn a_step_is_built_with_the_evaluations_that_it_is_compared_with() {
+    let workspace = Workspace::new();
+    let gate = "[[gate]]\nstep = \"export\"\nmetric = \"file_bytes\"\nmax_ratio = 0.9\n\n[step.export]";
+    workspace.edit("[step.export]", gate);
+    let events = workspace.build(&["export"]);
+    assert!(events.ran().contains(&"teacher.evaluate"), "{:?}", events.ran());
+    let metrics = std::fs::read_to_string(workspace.path("out/small/export/metrics.json")).unwrap();
+    assert!(metrics.contains("\"baseline\""), "{metrics}");
+}
+
+/// A model meets another data set with its own tokenizer, whatever vocabulary that set would have had.
+#[test]
+fn a_model_reads_other_data_with_its_own_tokenizer() {
+    let workspace = Workspace::new();
+    let rows = texts(40, 0).replace("film", "movie").replace("plot", "story");
+    workspace.write("others.tsv", rows);
+    let others = r#"
+[data.others]
+source = "text"
+train = "others.tsv"
+test = "test.tsv"
+max_length = 12
+
+[step.elsewhere]
+kind = "evaluate"
+input = "export"
+data = "others"
+
+[step.export]"#;
+    workspace.edit("[step.export]", others);
+    let events = workspace.build(&[]);
+    let accuracy = |action: &str| {
+        let finished = |e: &&serde_json::Value| e["event"] == "action_finished" && e["action"] == action;
+        events.0.iter().find(finished).unwrap()["metrics"]["accuracy"]
+            .as_f64()
+            .unwrap()
+    };
+    assert_eq!(
+        accuracy("elsewhere.evaluate"),
+        accuracy("export.evaluate"),
+        "the test rows are the same"
+    );
+    assert!(events.ran().contains(&"data:others:as:teacher"), "{:?}", events.ran());
 }
 
 #[test]
@@ -155,7 +230,7 @@ fn named_steps_are_built_with_what_they_need() {
     let workspace = Workspace::new();
     assert_eq!(
         workspace.build(&["teacher"]).ran(),
-        ["data.texts", "teacher", "teacher.evaluate"]
+        ["data:texts", "data:texts:train", "teacher", "teacher.evaluate"]
     );
     let run = workspace.run(&["build", "recipe.toml", "teachr"]);
     assert_eq!(run.code, Some(2));

@@ -1,12 +1,15 @@
 //! `orchestrate bench DIR…`: latency percentiles at batch 1, bytes on disk and memory, models taken in turn so that a
-//! machine's moods fall on all alike.
+//! machine's moods fall on all alike. Memory is that of a process that runs one model alone: of several, each has this
+//! program started for it.
 
 use crate::arguments::{Bench, Format};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use crate::table::{bytes, count};
 use orchestrate_recipe::{Latency, Predictor, open_device};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Turns that each model gets; the medians of the turns are pooled by taking their median.
@@ -17,7 +20,7 @@ struct Measured {
     latency: Latency,
     file_bytes: u64,
     parameters: usize,
-    /// Memory that the process gained by opening and running the model.
+    /// Most memory that a process gained which opened and ran only this model.
     memory_bytes: Option<u64>,
     float_operations: Vec<&'static str>,
 }
@@ -27,25 +30,31 @@ pub fn run(arguments: &Bench) -> Result<ExitCode, Failure> {
     let budget = Duration::try_from_secs_f64(arguments.seconds / TURNS as f64)
         .map_err(|_| Failure::Usage(format!("--seconds {}: a number above 0", arguments.seconds)))?;
     let device = open_device(&arguments.device)?;
+    let before = memory("VmRSS:");
     let mut opened = Vec::new();
     for folder in &arguments.models {
-        let before = resident_bytes();
         let predictor = Predictor::open(folder, &device)?;
         predictor.bench(arguments.tokens, Duration::from_millis(1))?;
-        let gained = resident_bytes()
-            .zip(before)
-            .map(|(after, before)| after.saturating_sub(before));
-        opened.push((folder.display().to_string(), predictor, gained, Vec::new()));
+        opened.push((folder, predictor, Vec::new()));
+    }
+    let is_alone = opened.len() == 1;
+    let mut memories: Vec<Option<u64>> = Vec::new();
+    if !is_alone {
+        memories.extend(arguments.models.iter().map(|folder| memory_alone(folder, arguments)));
     }
     for _ in 0..TURNS {
-        for (_, predictor, _, turns) in &mut opened {
+        for (_, predictor, turns) in &mut opened {
             turns.push(predictor.bench(arguments.tokens, budget)?);
         }
     }
+    if is_alone {
+        let peak = memory("VmHWM:").zip(before);
+        memories.push(peak.map(|(peak, before)| peak.saturating_sub(before)));
+    }
     let mut measured = Vec::new();
-    for (name, predictor, memory_bytes, turns) in opened {
+    for ((folder, predictor, turns), memory_bytes) in opened.into_iter().zip(memories) {
         measured.push(Measured {
-            name,
+            name: folder.display().to_string(),
             latency: middle(turns),
             file_bytes: predictor.artifact().weights_bytes()?,
             parameters: predictor.parameters(),
@@ -58,6 +67,33 @@ pub fn run(arguments: &Bench) -> Result<ExitCode, Failure> {
         Format::Json => measured.iter().try_for_each(json_line)?,
     }
     Ok(ExitCode::Done)
+}
+
+/// What this program tells of its memory when it runs one model alone.
+fn memory_alone(folder: &Path, arguments: &Bench) -> Option<u64> {
+    let mut command = Command::new(std::env::current_exe().ok()?);
+    command.args([
+        "bench",
+        "--format",
+        "json",
+        "--seconds",
+        "0.05",
+        "--device",
+        &arguments.device,
+    ]);
+    if let Some(tokens) = arguments.tokens {
+        command.args(["--tokens", &tokens.to_string()]);
+    }
+    let output = command
+        .arg("--")
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .inspect_err(|error| tracing::warn!(%error, "memory cannot be measured: this program cannot be started"))
+        .ok()?;
+    let line: Value = serde_json::from_slice(&output.stdout).ok()?;
+    line["memory_bytes"].as_u64()
 }
 
 /// The turn of the middle median.
@@ -90,11 +126,12 @@ fn human(measured: &[Measured]) -> Result<(), Failure> {
             format!("{:.1}x", measured[0].latency.p50 / m.latency.p50),
         ))?;
     }
-    let mut floats: Vec<&str> = measured
-        .iter()
-        .flat_map(|m| m.float_operations.iter().copied())
-        .collect();
-    floats.dedup();
+    let mut floats: Vec<&str> = Vec::new();
+    for operation in measured.iter().flat_map(|m| &m.float_operations) {
+        if !floats.contains(operation) {
+            floats.push(operation);
+        }
+    }
     output::line(&format!("in f32 whatever the weights are: {}", floats.join(", ")))
 }
 
@@ -115,10 +152,10 @@ fn json_line(m: &Measured) -> Result<(), Failure> {
     )
 }
 
-/// Memory that this process holds now, where the system tells it.
-fn resident_bytes() -> Option<u64> {
+/// Memory of this process, where the system tells it: `VmRSS:` what it holds now, `VmHWM:` the most that it held.
+fn memory(line: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|text| text.strip_prefix(line))?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kibibytes * 1024)
 }

@@ -39,27 +39,25 @@ fn of_actions(session: &Session) -> Drawing {
     Drawing { nodes, edges }
 }
 
-/// Steps and data sets; a data set's action carries the data set's name as its step.
+/// Steps and data sets; the step of a data set's actions is `data:NAME`.
 fn of_steps(session: &Session) -> Drawing {
-    let graph = &session.lowered.graph;
     let kinds: BTreeMap<&str, &str> = session
         .lowered
         .steps
         .iter()
         .map(|s| (s.name.as_str(), s.kind))
         .collect();
-    let mut places: BTreeMap<(&str, bool), usize> = BTreeMap::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     let mut nodes = Vec::new();
     let mut place_of = BTreeMap::new();
-    for (id, action) in graph.iter() {
-        let is_data = action.kind.name == "data";
-        let place = *places.entry((action.step.as_str(), is_data)).or_insert_with(|| {
-            let kind = if is_data {
-                "data"
-            } else {
-                kinds.get(action.step.as_str()).copied().unwrap_or_default()
+    for (id, action) in session.lowered.graph.iter() {
+        let step = action.step.as_str();
+        let place = *places.entry(step).or_insert_with(|| {
+            let (name, kind) = match step.strip_prefix("data:") {
+                Some(name) => (name, "data"),
+                None => (step, kinds.get(step).copied().unwrap_or_default()),
             };
-            nodes.push((action.step.clone(), kind.to_owned()));
+            nodes.push((name.to_owned(), kind.to_owned()));
             nodes.len() - 1
         });
         place_of.insert(id, place);

@@ -3,15 +3,16 @@
 use crate::arguments::{Format, Plan};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
-use crate::session::Session;
-use orchestrate_engine::{Decision, PlannedAction, Store, plan};
+use crate::session::{Session, open_store};
+use orchestrate_engine::{Decision, PlannedAction, plan};
 use serde_json::json;
 
 /// Prints the plan.
 pub fn run(arguments: &Plan) -> Result<ExitCode, Failure> {
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(&arguments.steps)?;
-    let store = Store::open(&arguments.cache.cache)?;
+    session.require_device()?;
+    let store = open_store(&arguments.cache)?;
     let targets = session.lowered.targets(&arguments.steps);
     let plan = plan(&session.lowered.graph, &store, &targets, &session.recipe.name)?;
     let width = plan.actions.iter().map(|action| action.name.len()).max().unwrap_or(0);

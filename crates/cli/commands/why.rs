@@ -3,15 +3,16 @@
 use crate::arguments::Why;
 use crate::exit::{ExitCode, Failure};
 use crate::output;
-use crate::session::Session;
-use orchestrate_engine::{Decision, PlannedAction, Reason, Store, plan};
+use crate::session::{Session, open_store};
+use orchestrate_engine::{Decision, PlannedAction, Reason, plan};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Prints the explanation.
 pub fn run(arguments: &Why) -> Result<ExitCode, Failure> {
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(std::slice::from_ref(&arguments.step))?;
-    let store = Store::open(&arguments.cache.cache)?;
+    session.require_device()?;
+    let store = open_store(&arguments.cache)?;
     let targets = session.lowered.targets(std::slice::from_ref(&arguments.step));
     let plan = plan(&session.lowered.graph, &store, &targets, &session.recipe.name)?;
     let by_name: BTreeMap<&str, &PlannedAction> = plan.actions.iter().map(|a| (a.name.as_str(), a)).collect();

@@ -1,4 +1,4 @@
-//! Bars on a terminal: one a running action, with loss, speed and the time that is left; finished actions scroll away above.
+//! Bars on a terminal: one a running action, with loss, speed and the time left; finished actions scroll away above.
 
 use super::{lasting_line, values_text};
 use crate::output;

@@ -80,9 +80,8 @@ fn lasting_line(event: &RunEvent) -> Option<String> {
                 crate::table::duration(*seconds)
             ))
         }
-        // What went wrong stands at the end, where it is not scrolled away.
-        RunEvent::ActionFailed { action, log, .. } if log.trim().is_empty() => Some(format!("failed  {action}")),
-        RunEvent::ActionFailed { action, log, .. } => Some(format!("failed  {action}; its log:\n{}", log.trim_end())),
+        // Its log was told line by line; what went wrong stands at the end, where it is not scrolled away.
+        RunEvent::ActionFailed { action, .. } => Some(format!("failed  {action}")),
         RunEvent::ActionWaiting { action, reason } => Some(format!("waits   {action}: {reason}")),
         RunEvent::Log { action, line } => Some(format!("log     {action}: {line}")),
         RunEvent::RunStarted { .. }

@@ -43,7 +43,15 @@ impl Plain {
                     output::note(&format!("at      {action}: {done} of {total}, {}", values_text(values)));
                 }
             }
-            _ => {}
+            RunEvent::ActionFinished { action, .. } | RunEvent::ActionFailed { action, .. } => {
+                told.remove(action);
+            }
+            RunEvent::RunStarted { .. }
+            | RunEvent::ActionWaiting { .. }
+            | RunEvent::Log { .. }
+            | RunEvent::ActionCached { .. }
+            | RunEvent::ActionSkipped { .. }
+            | RunEvent::RunFinished { .. } => {}
         }
     }
 }

@@ -26,7 +26,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Longer lines are cut into several.
 const MAX_LINE: u64 = 16 << 20;
 
+const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
+/// What Rust says before it aborts a process that gets no more memory.
+const NO_MEMORY: &str = "memory allocation of";
 
 /// Runs `program args…` for each order; it must speak the protocol of [`run_worker`](crate::run_worker).
 #[derive(Debug, Clone)]
@@ -214,7 +217,7 @@ impl Running {
             }
             Some(Verdict::Failed(error)) => Err(ExecutionError::Step { error, log }),
             None => {
-                let (how, class) = crash_in_words(status, self.peak_memory_bytes);
+                let (how, class) = crash_in_words(status, self.peak_memory_bytes, &log);
                 Err(ExecutionError::Crashed { how, class, log })
             }
         }
@@ -222,7 +225,7 @@ impl Running {
 }
 
 /// Tells how a worker ended that told nothing itself.
-fn crash_in_words(status: io::Result<ExitStatus>, peak_memory_bytes: Option<u64>) -> (String, FailureClass) {
+fn crash_in_words(status: io::Result<ExitStatus>, peak_memory_bytes: Option<u64>, log: &str) -> (String, FailureClass) {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
@@ -243,6 +246,13 @@ fn crash_in_words(status: io::Result<ExitStatus>, peak_memory_bytes: Option<u64>
                 FailureClass::Environment,
             )
         }
+        Some(SIGABRT) if let Some(line) = log.lines().rev().find(|line| line.starts_with(NO_MEMORY)) => (
+            format!(
+                "the worker is out of memory: {line}; lower batch_size, use a smaller model, or run less at once with \
+                 a lower `--jobs`"
+            ),
+            FailureClass::Environment,
+        ),
         Some(signal) => (format!("the worker was ended by signal {signal}"), FailureClass::Step),
         None => {
             let code = status

@@ -115,6 +115,28 @@ fn a_worker_that_was_killed_is_reported_with_its_peak() {
 }
 
 #[test]
+fn a_worker_that_gets_no_more_memory_is_a_matter_of_the_environment() {
+    let said = "memory allocation of 8589934592 bytes failed";
+    let error = execute(&format!("read -r order; echo '{said}' >&2; kill -ABRT $$"), said).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the worker is out of memory: {said}; lower batch_size, use a smaller model, or run less at once with a \
+             lower `--jobs`"
+        )
+    );
+    assert!(matches!(
+        error,
+        ExecutionError::Crashed {
+            class: FailureClass::Environment,
+            ..
+        }
+    ));
+    let error = execute("echo 'assertion failed' >&2; kill -ABRT $$", "assertion failed").unwrap_err();
+    assert_eq!(error.to_string(), "the worker was ended by signal 6");
+}
+
+#[test]
 fn a_worker_that_ends_without_a_result_is_reported_with_its_last_words() {
     let error = execute("echo 'last words' >&2; exit 3", "last words").unwrap_err();
     assert_eq!(error.to_string(), "the worker exited (3) without a result");
