@@ -16,5 +16,6 @@ pub fn start(verbose: u8) {
         .with_writer(io::stderr)
         .with_ansi(crate::output::colours_errors())
         .with_target(false)
+        .without_time()
         .init();
 }

@@ -4,38 +4,55 @@
 //! over all of them at every step. Our ops hand the gradient of a variable over as it is instead. What other ops give goes
 //! through candle as ever, and both are added up.
 
-use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, TensorId};
+use candle_core::{Result, Tensor, TensorId, bail};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 thread_local! {
     /// The gradients that were handed over so far, while a pass of this thread is under way.
-    static HANDED_OVER: RefCell<Option<HashMap<TensorId, Tensor>>> = const { RefCell::new(None) };
+    static HANDED_OVER: RefCell<Option<Gradients>> = const { RefCell::new(None) };
 }
 
 /// The gradients of one scalar with respect to the variables that it depends on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gradients {
-    by_candle: GradStore,
-    handed_over: HashMap<TensorId, Tensor>,
+    by_variable: HashMap<TensorId, Tensor>,
 }
 
 impl Gradients {
     /// The gradient of `variable`, in its shape; `None` if the scalar does not depend on it. It is taken out.
-    ///
-    /// # Errors
-    /// If the sum of two parts cannot be computed.
-    pub fn take(&mut self, variable: &Tensor) -> Result<Option<Tensor>> {
-        match (self.handed_over.remove(&variable.id()), self.by_candle.remove(variable)) {
-            (Some(ours), Some(candles)) => (ours + candles).map(Some),
-            (ours, candles) => Ok(ours.or(candles)),
-        }
+    pub fn take(&mut self, variable: &Tensor) -> Option<Tensor> {
+        self.by_variable.remove(&variable.id())
     }
 
     /// Whether there is a gradient of `variable`.
     pub fn has(&self, variable: &Tensor) -> bool {
-        self.handed_over.contains_key(&variable.id()) || self.by_candle.get(variable).is_some()
+        self.by_variable.contains_key(&variable.id())
+    }
+
+    /// Adds those of another scalar: the gradients of the sum of both.
+    ///
+    /// # Errors
+    /// If two gradients of one variable cannot be added.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        other
+            .by_variable
+            .into_iter()
+            .try_for_each(|(id, gradient)| self.insert(id, gradient))
+    }
+
+    fn insert(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
+        match self.by_variable.entry(id) {
+            Entry::Occupied(mut entry) => {
+                let sum = (entry.get() + gradient)?.detach();
+                entry.insert(sum);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(gradient);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -44,12 +61,24 @@ impl Gradients {
 /// # Errors
 /// If an op on the way has no backward pass.
 pub fn gradients(loss: &Tensor) -> Result<Gradients> {
-    let outer = HANDED_OVER.replace(Some(HashMap::new()));
+    let outer = HANDED_OVER.replace(Some(Gradients::default()));
     let by_candle = loss.backward();
-    let handed_over = HANDED_OVER.replace(outer).expect("it was put there above");
-    Ok(Gradients {
-        by_candle: by_candle?,
-        handed_over,
+    let mut all = HANDED_OVER.replace(outer).expect("it was put there above");
+    let by_candle = by_candle?;
+    for id in by_candle.get_ids() {
+        if let Some(gradient) = by_candle.get_id(*id) {
+            // What is kept must not keep the graph that it was computed by.
+            all.insert(*id, gradient.detach())?;
+        }
+    }
+    Ok(all)
+}
+
+/// Hands `gradients` of variables on to the pass that is under way around this one.
+pub(crate) fn hand_on(gradients: Gradients) -> Result<()> {
+    HANDED_OVER.with_borrow_mut(|outer| match outer {
+        Some(outer) => outer.add(gradients),
+        None => bail!("a checkpoint's gradients are for `gradients`, not for candle's own backward pass"),
     })
 }
 
@@ -57,14 +86,7 @@ pub fn gradients(loss: &Tensor) -> Result<Gradients> {
 /// for candle.
 pub(crate) fn hand_over(input: &Tensor, gradient: Tensor) -> Result<Option<Tensor>> {
     HANDED_OVER.with_borrow_mut(|handed_over| match handed_over {
-        Some(handed_over) if input.is_variable() => {
-            let sum = match handed_over.remove(&input.id()) {
-                Some(earlier) => (earlier + gradient)?,
-                None => gradient,
-            };
-            handed_over.insert(input.id(), sum);
-            Ok(None)
-        }
+        Some(handed_over) if input.is_variable() => handed_over.insert(input.id(), gradient).map(|()| None),
         Some(_) | None => Ok(Some(gradient)),
     })
 }
@@ -97,13 +119,13 @@ mod tests {
         for variable in [&table, &weight, &bias, &gain] {
             let expected = expected.get(variable).expect("candle reaches it");
             assert!(got.has(variable));
-            let got = got.take(variable)?.expect("it is there");
+            let got = got.take(variable).expect("it is there");
             assert_eq!(got.dims(), expected.dims());
             for (a, b) in values(&got).iter().zip(values(expected)) {
                 assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");
             }
         }
-        assert!(got.take(table.as_tensor())?.is_none(), "it was taken out");
+        assert!(got.take(table.as_tensor()).is_none(), "it was taken out");
         assert!(loss.backward()?.get(&table).is_some(), "candle's own pass is as before");
         Ok(())
     }

@@ -17,6 +17,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod checkpoint;
 mod conv2d;
 mod cross_entropy;
 mod distillation;
@@ -47,6 +48,7 @@ mod testing;
 pub use activation::{gelu, relu, tanh};
 pub use adamw::{AdamWStep, adamw_step};
 pub use attention::attention;
+pub use checkpoint::checkpoint;
 pub use conv2d::conv2d;
 pub use cross_entropy::cross_entropy;
 pub use distillation::distillation_loss;

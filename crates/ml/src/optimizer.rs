@@ -92,7 +92,7 @@ impl Optimizer {
         let mut reached = Vec::with_capacity(self.slots.len());
         let mut sum = 0.0;
         for slot in &self.slots {
-            if let Some(gradient) = gradients.take(&slot.parameter)? {
+            if let Some(gradient) = gradients.take(&slot.parameter) {
                 let gradient = gradient.contiguous()?;
                 sum += squared_norm(&gradient)?;
                 reached.push((slot, gradient));

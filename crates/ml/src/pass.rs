@@ -1,19 +1,23 @@
 //! What a forward pass needs to know beside its batch: training or not, and what to do with quantization ranges.
 
+use crate::error;
 use crate::quantize::observer::Ranges;
 use crate::random::Purpose;
 use candle_core::{Result, Tensor};
-use orchestrate_kernels::{Dropout, dropout};
+use orchestrate_kernels::{Dropout, checkpoint, dropout};
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// One forward pass. Make a new one for every pass: it counts its dropout sites.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pass {
     dropout_rate: f32,
     seed: u64,
     step: u64,
     site: Cell<u32>,
     ranges: Ranges,
+    checkpoints: bool,
 }
 
 impl Pass {
@@ -25,6 +29,7 @@ impl Pass {
             step: 0,
             site: Cell::new(0),
             ranges: Ranges::Fixed,
+            checkpoints: false,
         }
     }
 
@@ -44,7 +49,52 @@ impl Pass {
             step,
             site: Cell::new(0),
             ranges,
+            checkpoints: false,
         }
+    }
+
+    /// The same pass with gradient checkpointing, or without.
+    pub fn with_checkpoints(self, checkpoints: bool) -> Self {
+        Self { checkpoints, ..self }
+    }
+
+    /// Runs one of the equal parts that a deep model is made of. With gradient checkpointing only its input is kept, and
+    /// it is run once more, with the same dropout and ranges, when its gradients are asked for.
+    ///
+    /// # Errors
+    /// As `part`.
+    pub fn part(
+        &self,
+        x: &Tensor,
+        part: impl Fn(&Tensor, &Self) -> error::Result<Tensor> + Send + Sync + 'static,
+    ) -> error::Result<Tensor> {
+        if !self.checkpoints {
+            return part(x, self);
+        }
+        let Self {
+            dropout_rate,
+            seed,
+            step,
+            ranges,
+            ..
+        } = *self;
+        let (first_site, next_site) = (self.site.get(), Arc::new(AtomicU32::new(0)));
+        let (again, counter) = (AtomicBool::new(false), Arc::clone(&next_site));
+        let y = checkpoint(x, move |x| {
+            // Observers have looked when the part was first run, and are not to look twice.
+            let ranges = if again.swap(true, Ordering::Relaxed) {
+                Ranges::Fixed
+            } else {
+                ranges
+            };
+            let pass = Self::training(dropout_rate, seed, step, ranges);
+            pass.site.set(first_site);
+            let y = part(x, &pass).map_err(candle_core::Error::wrap)?;
+            counter.store(pass.site.get(), Ordering::Relaxed);
+            Ok(y)
+        })?;
+        self.site.set(next_site.load(Ordering::Relaxed));
+        Ok(y)
     }
 
     /// What layers do with their ranges.

@@ -551,24 +551,25 @@ fn require_same_data(artifact: &ModelArtifact, data: &Prepared) -> Result<()> {
     )))
 }
 
-/// Tells where `round_to`, or a group of few units, kept much more than was asked for.
+/// Tells where `round_to` kept much more than was asked for.
 fn warn_if_little_was_removed(config: &ModelConfig, round: &PruneRound) {
     for group in config.architecture.groups() {
         let Some(dense) = config.dense_widths.get(&group.name) else {
             continue;
         };
-        let (what, asked) = match group.unit {
-            Unit::Heads => ("heads", round.heads),
-            Unit::Neurons => ("neurons", round.neurons),
-            Unit::Channels => ("channels", round.neurons),
+        let what = match group.unit {
+            // Heads are few, and not rounded.
+            Unit::Heads => continue,
+            Unit::Neurons => "neurons",
+            Unit::Channels => "channels",
         };
-        let gone = 1.0 - group.size as f64 / *dense as f64;
-        if asked - gone > 0.1 {
+        let missed = round.neurons - (1.0 - group.size as f64 / *dense as f64);
+        if missed > 0.1 && missed > 1.0 / *dense as f64 {
             tracing::warn!(
                 "{}: {:.0} % of {dense} {what} were to go, {:.0} % are gone: lower round_to (now {}), or ask for less",
                 group.name,
-                100.0 * asked,
-                100.0 * gone,
+                100.0 * round.neurons,
+                100.0 * (round.neurons - missed),
                 round.round_to
             );
         }

@@ -46,6 +46,21 @@ pub struct Training {
     pub dropout: f64,
     /// Whether rows of like length share a batch.
     pub bucket_by_length: bool,
+    /// Parts that a batch is cut into, one after the other, whose gradients are added up: the memory of a smaller batch.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub gradient_accumulation: usize,
+    /// Whether the equal parts of a deep model keep their inputs alone and are run once more in the backward pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gradient_checkpointing: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+// Serde hands over a reference.
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 impl Training {
@@ -64,6 +79,8 @@ impl Training {
         label_smoothing: 0.0,
         dropout: 0.0,
         bucket_by_length: false,
+        gradient_accumulation: 1,
+        gradient_checkpointing: false,
     };
 
     fn order(&self, seed: u64) -> EpochOrder {
@@ -114,6 +131,11 @@ pub fn fit(
     if rows.is_empty() {
         return Err(Error::Unsuited("there are no training rows".into()));
     }
+    if settings.gradient_checkpointing && trainee.model.parts() == 0 {
+        tracing::warn!(
+            "gradient_checkpointing changes nothing: only the encoder layers of a bert model are run once more"
+        );
+    }
     let total = settings.total_steps(rows.len());
     let mut optimizer = Optimizer::new(
         settings.optimizer_settings(),
@@ -126,33 +148,30 @@ pub fn fit(
     for (step, indices) in batches.take(total).enumerate() {
         let learning_rate = settings.learning_rate * settings.schedule.factor(step, total, settings.warmup);
         let ranges = if 2 * step < total { Ranges::Track } else { Ranges::Fixed };
-        let pass = Pass::training(settings.dropout as f32, seed, step as u64, ranges);
-
-        let logits = trainee.model.forward(&rows.batch(&indices)?, &pass)?;
-        let loss = objective(
-            &logits,
-            &rows.labels(&indices)?,
+        let (loss, gradients) = Backward {
+            trainee,
+            rows,
             targets,
-            &indices,
-            settings.label_smoothing,
-        )?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
+            settings,
+            seed,
+            ranges,
+        }
+        .of(&indices, step)?;
         let not_finite = |what: &str| Error::NotFinite {
             what: what.into(),
             step,
             learning_rate,
         };
-        if !value.is_finite() {
+        if !loss.is_finite() {
             return Err(not_finite("the loss"));
         }
-        let gradients = gradients(&loss)?;
         if step == 0 {
             require_gradients(&optimizer, &gradients)?;
         }
         if !optimizer.step(gradients, learning_rate)?.is_finite() {
             return Err(not_finite("the gradient"));
         }
-        losses.push(value);
+        losses.push(loss);
         rows_seen += indices.len();
         let speed = rows_seen as f64 / started.elapsed().as_secs_f64();
         watch(&Progress {
@@ -166,6 +185,42 @@ pub fn fit(
         steps: losses.len(),
         final_loss: recent_mean(&losses, losses.len().div_ceil(10)),
     })
+}
+
+/// What the loss of a batch depends on beside its rows.
+struct Backward<'a> {
+    trainee: &'a LoadedModel,
+    rows: &'a Rows<'a>,
+    targets: Option<&'a Targets>,
+    settings: &'a Training,
+    seed: u64,
+    ranges: Ranges,
+}
+
+impl Backward<'_> {
+    /// The mean loss of the rows `indices` and its gradients, computed in as many parts as the settings say.
+    fn of(&self, indices: &[usize], step: usize) -> Result<(f64, Gradients)> {
+        let parts = self.settings.gradient_accumulation.clamp(1, indices.len().max(1));
+        let (mut sum, mut all) = (0.0, Gradients::default());
+        for (part, chosen) in indices.chunks(indices.len().div_ceil(parts).max(1)).enumerate() {
+            let draw = (step * self.settings.gradient_accumulation + part) as u64;
+            let pass = Pass::training(self.settings.dropout as f32, self.seed, draw, self.ranges)
+                .with_checkpoints(self.settings.gradient_checkpointing);
+            let logits = self.trainee.model.forward(&self.rows.batch(chosen)?, &pass)?;
+            let labels = self.rows.labels(chosen)?;
+            let mut loss = objective(&logits, &labels, self.targets, chosen, self.settings.label_smoothing)?;
+            if chosen.len() < indices.len() {
+                loss = (loss * (chosen.len() as f64 / indices.len() as f64))?;
+            }
+            let value = f64::from(loss.to_scalar::<f32>()?);
+            sum += value;
+            if !value.is_finite() {
+                break;
+            }
+            all.add(gradients(&loss)?)?;
+        }
+        Ok((sum, all))
+    }
 }
 
 /// Hard-label cross entropy, mixed with the distance to the teacher's soft labels where there is a teacher.

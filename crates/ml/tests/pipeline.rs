@@ -32,6 +32,8 @@ const TRAINING: Training = Training {
     label_smoothing: 0.0,
     dropout: 0.0,
     bucket_by_length: true,
+    gradient_accumulation: 1,
+    gradient_checkpointing: false,
 };
 
 /// Artifacts by name in one temporary folder.
@@ -304,6 +306,94 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
         values(&student, "classifier.weight"),
         values(&teacher, "classifier.weight")
     );
+}
+
+/// Trains a small BERT for a few steps, and gives its weights' file.
+fn trained_weights(bench: &Bench, name: &str, training: Training) -> Vec<f32> {
+    let settings = TrainSettings {
+        model: ModelSpec::Bert {
+            layers: 3,
+            hidden: 16,
+            heads: 2,
+            intermediate: None,
+            max_positions: 32,
+        },
+        training: Training {
+            max_steps: Some(5),
+            ..training
+        },
+    };
+    train(&bench.files("data"), &settings, &context(), &bench.out(name)).unwrap();
+    let loaded = ModelArtifact::open(&bench.files(name))
+        .unwrap()
+        .load(&Device::Cpu, Use::Infer)
+        .unwrap();
+    let floats = loaded.parameters.floats();
+    floats
+        .values()
+        .flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+        .collect()
+}
+
+/// Chen et al. 2016: memory for time, not for precision; dropout is drawn alike when a layer is run again.
+#[test]
+fn gradient_checkpointing_gives_the_same_bits() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 96, "test_rows": 16}"#);
+    let training = Training {
+        dropout: 0.2,
+        ..TRAINING
+    };
+    let plain = trained_weights(&bench, "plain", training);
+    let checkpointed = trained_weights(
+        &bench,
+        "checkpointed",
+        Training {
+            gradient_checkpointing: true,
+            ..training
+        },
+    );
+    let bits = |weights: &[f32]| weights.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
+    assert!(bits(&plain) == bits(&checkpointed));
+    // Quantization-aware training too: observers must not look twice.
+    let quantized = |name: &str, gradient_checkpointing| {
+        let settings = QuantizeSettings {
+            observer: ObserverKind::MovingAverage,
+            calibration_rows: 32,
+            finetune: FinetuneSettings {
+                training: Training {
+                    gradient_checkpointing,
+                    ..training
+                },
+                distillation: None,
+            },
+        };
+        let (model, data) = (bench.files("plain"), bench.files("data"));
+        quantize(&model, &data, None, &settings, &context(), &bench.out(name)).unwrap();
+        std::fs::read(&bench.files(name)["model.safetensors"]).unwrap()
+    };
+    assert!(quantized("quantized-plain", false) == quantized("quantized-checkpointed", true));
+}
+
+/// A batch in three parts gives the gradients of the whole, to the rounding of its sums.
+#[test]
+fn gradient_accumulation_equals_the_whole_batch() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 96, "test_rows": 16}"#);
+    let of = |name: &str, gradient_accumulation| {
+        let training = Training {
+            gradient_accumulation,
+            // Adam's division would blow the rounding of a gradient near zero up.
+            optimizer: OptimizerKind::Sgd,
+            learning_rate: 0.1,
+            ..TRAINING
+        };
+        trained_weights(&bench, name, training)
+    };
+    let (whole, parts) = (of("whole", 1), of("parts", 3));
+    let moved = whole.iter().zip(of("other", 1).iter()).all(|(a, b)| a == b);
+    assert!(moved, "the same settings give the same weights");
+    let worst = whole.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
+    assert!(worst > 0.0, "the sums are of another order");
 }
 
 /// What is read from a folder is never trusted.

@@ -13,6 +13,7 @@ use crate::pass::Pass;
 use candle_core::{DType, Tensor};
 use orchestrate_kernels::{attention, gelu};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 const INITIAL: Initial = Initial::Normal(0.02);
 
@@ -251,7 +252,7 @@ impl Block {
 /// The model.
 pub(super) struct Bert {
     embeddings: Embeddings,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     pooler: Linear,
     classifier: Linear,
 }
@@ -262,7 +263,7 @@ impl Bert {
         Ok(Self {
             embeddings: Embeddings::new(config, p)?,
             blocks: (0..config.num_hidden_layers)
-                .map(|i| Block::new(config, p, i))
+                .map(|i| Block::new(config, p, i).map(Arc::new))
                 .collect::<Result<_>>()?,
             pooler: Linear::new(p, "bert.pooler.dense", hidden, hidden, INITIAL)?,
             classifier: Linear::new(p, "classifier", hidden, classes, INITIAL)?,
@@ -277,10 +278,15 @@ impl Model for Bert {
         };
         let mut x = self.embeddings.forward(ids, pass)?;
         for block in &self.blocks {
-            x = block.forward(&x, mask.as_ref(), pass)?;
+            let (block, mask) = (Arc::clone(block), mask.clone());
+            x = pass.part(&x, move |x, pass| block.forward(x, mask.as_ref(), pass))?;
         }
         let first = x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let pooled = pass.dropout(self.pooler.forward(&first, pass)?.tanh()?)?;
         self.classifier.forward(&pooled, pass)
+    }
+
+    fn parts(&self) -> usize {
+        self.blocks.len()
     }
 }

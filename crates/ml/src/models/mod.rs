@@ -24,6 +24,11 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// If the batch is of the wrong kind or a tensor operation fails.
     fn forward(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
+
+    /// How many of its parts run through [`Pass::part`], which gradient checkpointing needs.
+    fn parts(&self) -> usize {
+        0
+    }
 }
 
 /// An architecture with its real widths: the `config.json` of a model, in Hugging Face's keys where it has them.

@@ -70,10 +70,13 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     });
     let dropout = section.real("dropout", "a number from 0 to below 1", |x| (0.0..1.0).contains(&x));
     let bucket_by_length = section.flag("bucket_by_length");
+    let batch_size = batch_size.unwrap_or(32);
+    let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
+    let gradient_checkpointing = section.flag("gradient_checkpointing");
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
-        batch_size: batch_size.unwrap_or(32),
+        batch_size,
         learning_rate: learning_rate.unwrap_or(rate),
         optimizer,
         momentum,
@@ -84,6 +87,8 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         label_smoothing: label_smoothing.unwrap_or(0.0),
         dropout: dropout.unwrap_or(0.1),
         bucket_by_length: bucket_by_length.unwrap_or(true),
+        gradient_accumulation: gradient_accumulation.unwrap_or(1),
+        gradient_checkpointing: gradient_checkpointing.unwrap_or(false),
     }
 }
 

@@ -28,6 +28,8 @@ const DEFAULT: Training = Training {
     label_smoothing: 0.0,
     dropout: 0.1,
     bucket_by_length: true,
+    gradient_accumulation: 1,
+    gradient_checkpointing: false,
 };
 
 /// The same for a step that trains a trained model on.

@@ -1,0 +1,126 @@
+//! Gradient checkpointing (Chen et al. 2016, section 3): a part of a network keeps its input alone, and is run once more when
+//! its gradients are asked for. Memory for its activations is paid in time. The gradients have the same bits as without, as
+//! long as no parameter is used twice: then the order of the sum differs.
+
+use crate::gradients::{gradients, hand_on};
+use crate::storage::is_fused;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, Var, bail};
+use std::sync::{Mutex, PoisonError};
+
+/// `segment(x)`, without its activations being kept. `segment` must give the same on every call; the parameters that it
+/// uses get their gradients through [`gradients`].
+///
+/// Other devices than the CPU, and other types than f32, run the segment as if there were no checkpoint.
+///
+/// # Errors
+/// As `segment`.
+pub fn checkpoint(x: &Tensor, segment: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
+    if !is_fused(x) {
+        return segment(x);
+    }
+    let y = segment(&x.detach())?;
+    let (shape, values) = (y.shape().clone(), y.flatten_all()?.to_vec1()?);
+    drop(y);
+    x.apply_op1(Checkpoint {
+        output: Mutex::new(Some(values)),
+        shape,
+        segment,
+    })
+}
+
+struct Checkpoint<F> {
+    /// What the segment gave, until the op's forward pass takes it.
+    output: Mutex<Option<Vec<f32>>>,
+    shape: Shape,
+    segment: F,
+}
+
+impl<F: Fn(&Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Checkpoint<F> {
+    fn name(&self) -> &'static str {
+        "checkpoint"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match output {
+            Some(values) => Ok((CpuStorage::F32(values), self.shape.clone())),
+            None => bail!("a checkpoint is applied once"),
+        }
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let x = Var::from_tensor(&x.detach())?;
+        let y = (self.segment)(x.as_tensor())?;
+        let mut inner = gradients(&(y * gradient)?.sum_all()?)?;
+        let own = inner.take(x.as_tensor());
+        hand_on(inner)?;
+        Ok(own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+    use crate::{gelu, layer_norm, linear};
+
+    fn bits(tensor: &Tensor) -> Vec<u32> {
+        let values: Vec<f32> = tensor.flatten_all().and_then(|t| t.to_vec1()).expect("a tensor of f32");
+        values.into_iter().map(f32::to_bits).collect()
+    }
+
+    /// Two segments in a row, each with parameters of its own, one of which candle's own ops use.
+    #[test]
+    fn gradients_have_the_same_bits_as_without() -> Result<()> {
+        for rows in [1, 7, 65] {
+            let variable = |dims: &[usize], seed| Var::from_tensor(&sample(dims, seed));
+            let input = variable(&[rows, 17], 0)?;
+            let parameters: Vec<[Var; 5]> = (0..2)
+                .map(|i| {
+                    let vector = |seed| variable(&[17], 10 * i + seed);
+                    Ok([
+                        variable(&[17, 17], 10 * i + 1)?,
+                        vector(2)?,
+                        vector(3)?,
+                        vector(4)?,
+                        vector(5)?,
+                    ])
+                })
+                .collect::<Result<_>>()?;
+            let run = |checkpointed: bool| -> Result<(Tensor, Vec<Vec<u32>>)> {
+                let mut x = input.as_tensor().clone();
+                for own in &parameters {
+                    let own = own.each_ref().map(|v| v.as_tensor().clone());
+                    let segment = move |x: &Tensor| -> Result<Tensor> {
+                        let [weight, bias, scale, gain, shift] = &own;
+                        let y = gelu(&linear(x, weight, Some(bias))?)?.broadcast_mul(scale)?;
+                        layer_norm(&(y + x)?, gain, shift, 1e-5)
+                    };
+                    x = if checkpointed {
+                        checkpoint(&x, segment)?
+                    } else {
+                        segment(&x)?
+                    };
+                }
+                let mut all = gradients(&(x.sqr()? * 0.5)?.sum_all()?)?;
+                let variables = parameters.iter().flatten().chain([&input]);
+                let taken = variables.map(|v| bits(&all.take(v.as_tensor()).expect("it is reached")));
+                Ok((x, taken.collect()))
+            };
+            let ((plain, expected), (kept, got)) = (run(false)?, run(true)?);
+            assert_eq!(bits(&plain), bits(&kept));
+            assert!(got == expected, "{rows} rows");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn candles_own_pass_is_refused_rather_than_wrong() -> Result<()> {
+        let weight = Var::from_tensor(&sample(&[3, 3], 1))?;
+        let parameter = weight.as_tensor().clone();
+        let x = Var::from_tensor(&sample(&[2, 3], 2))?;
+        let y = checkpoint(x.as_tensor(), move |x| linear(x, &parameter, None))?;
+        assert!(y.sum_all()?.backward().is_err());
+        Ok(())
+    }
+}
