@@ -1,0 +1,64 @@
+//! Calibration and quantization-aware training.
+
+use super::finetune::FinetuneSettings;
+use super::{Context, Figures, fit_on, require_same_data, write_model};
+use crate::artifact::{Files, ModelArtifact};
+use crate::batch::Rows;
+use crate::data::Prepared;
+use crate::error::{Error, Result};
+use crate::parameters::{Parameters, Use};
+use crate::quantize::{ObserverKind, calibrate, quantizers};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Settings of [`quantize`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct QuantizeSettings {
+    /// How the range of a layer's input is estimated.
+    pub observer: ObserverKind,
+    /// Training rows that the ranges start from.
+    pub calibration_rows: usize,
+    /// Quantization-aware training; with no epochs, the model is quantized after training.
+    pub finetune: FinetuneSettings,
+}
+
+/// Calibrates a model and trains it quantization-aware. Its widths and masks are kept.
+///
+/// # Errors
+/// If the model does not fit the data, is quantized already, or as [`fit`].
+pub fn quantize(
+    model: &Files,
+    data: &Files,
+    logits: Option<&Files>,
+    settings: &QuantizeSettings,
+    context: &Context,
+    out: &Path,
+) -> Result<Figures> {
+    let data = Prepared::read(data)?;
+    let artifact = ModelArtifact::open(model)?;
+    require_same_data(&artifact, &data)?;
+    let mut parameters = Parameters::read(artifact.weights_path()?, context.device, Use::Train)?;
+    if !parameters.quantizers().is_empty() {
+        return Err(Error::Unsuited(
+            "the model is quantized already: give this step one that is not".into(),
+        ));
+    }
+    parameters.observe_inputs(settings.observer);
+    let trainee = artifact.build(parameters, context.device)?;
+    let rows = Rows::train(&data, context.device);
+    calibrate(&trainee, &rows, settings.calibration_rows, context.watch)?;
+    let figures = if settings.finetune.training.epochs == 0 {
+        Figures::of_metrics([("steps", 0.0)])
+    } else {
+        let lesson = settings.finetune.lesson(logits)?;
+        Figures::of_training(&fit_on(&trainee, &data, lesson, &settings.finetune.training, context)?)
+    };
+    write_model(
+        &artifact.config,
+        artifact.tokenizer.as_deref(),
+        &trainee,
+        &quantizers(&trainee)?,
+        out,
+    )?;
+    Ok(figures)
+}
