@@ -1,7 +1,7 @@
 //! Data sets: built in, read from files, tokenised, and prepared for training.
 //!
 //! Rows flow one way: a source ([`reviews`], [`digits`], [`text_file`], [`idx`]) gives plain [`TextRows`] or
-//! [`ImageRows`]; [`spec::prepare`] checks them, learns or loads the [`tokenizer`], and gives [`prepared::Prepared`],
+//! [`ImageRows`]; [`prepare`] checks them, learns or loads the [`tokenizer`], and gives [`prepared::Prepared`],
 //! which is what training reads. Everything here is plain vectors: no tensor, no device, no batch.
 //!
 //! Invariants: the same spec and file contents give the same bytes, whatever the thread count; a file is never trusted
@@ -13,6 +13,7 @@ pub mod idx;
 #[cfg(test)]
 mod linear_probe;
 pub mod png;
+mod prepare;
 pub mod prepared;
 pub mod reviews;
 pub mod spec;
@@ -23,8 +24,9 @@ pub mod tokenizer;
 mod wordpiece;
 
 pub use error::DataError;
+pub use prepare::prepare;
 pub use prepared::{EncodedSplit, ImageSplit, Prepared, Task, TextSplit};
-pub use spec::{DataSpec, prepare};
+pub use spec::DataSpec;
 pub use tokenizer::Tokenizer;
 
 /// Labelled texts: `labels[i]` is the class of `texts[i]`.
