@@ -50,11 +50,14 @@ impl Reporter {
     }
 }
 
-/// What the last values of a running action say: `loss 0.213, 812 rows/s`.
+/// What the last values of a running action say: `loss 0.213, 93.8% right, 812 rows/s`.
 fn values_text(values: &std::collections::BTreeMap<String, f64>) -> String {
     let mut parts = Vec::new();
     if let Some(loss) = values.get("loss") {
         parts.push(format!("loss {loss:.4}"));
+    }
+    if let Some(accuracy) = values.get("accuracy") {
+        parts.push(format!("{:.1}% right", 100.0 * accuracy));
     }
     if let Some(speed) = values.get("rows_per_second") {
         parts.push(format!("{speed:.0} rows/s"));

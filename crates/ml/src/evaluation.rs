@@ -30,6 +30,7 @@ pub fn logits_of(model: &dyn Model, rows: &Rows, batch_size: usize, watch: Watch
             done: done + 1,
             total: batches.len(),
             loss: None,
+            accuracy: None,
             rows_per_second: Some(speed),
         });
     }

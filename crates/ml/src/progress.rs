@@ -9,6 +9,8 @@ pub struct Progress {
     pub total: usize,
     /// Mean loss of the last steps, in training.
     pub loss: Option<f64>,
+    /// Share of the rows of the last steps that were predicted right before they were learnt from, in training.
+    pub accuracy: Option<f64>,
     /// Rows handled a second since the work began.
     pub rows_per_second: Option<f64>,
 }

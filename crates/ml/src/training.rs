@@ -7,6 +7,7 @@ use crate::artifact::LoadedModel;
 use crate::batch::{EpochOrder, Rows};
 use crate::distillation::Targets;
 use crate::error::{Error, Result};
+use crate::evaluation::highest;
 use crate::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
 use crate::pass::Pass;
 use crate::progress::{Progress, Watch};
@@ -131,53 +132,50 @@ pub fn fit(
     if rows.is_empty() {
         return Err(Error::Unsuited("there are no training rows".into()));
     }
-    if settings.gradient_checkpointing && trainee.model.parts() == 0 {
-        tracing::warn!(
-            "gradient_checkpointing changes nothing: only the encoder layers of a bert model are run once more"
-        );
-    }
+    warn_of_idle_checkpointing(trainee, settings);
     let total = settings.total_steps(rows.len());
     let mut optimizer = Optimizer::new(
         settings.optimizer_settings(),
         trainee.parameters.variables(),
         &trainee.masks,
     )?;
-    let mut losses = Vec::with_capacity(total);
+    let batch_loss = BatchLoss {
+        trainee,
+        rows,
+        targets,
+        settings,
+        seed,
+    };
+    let (mut losses, mut accuracies) = (Vec::with_capacity(total), Vec::with_capacity(total));
     let (started, mut rows_seen) = (Instant::now(), 0);
     let batches = (0..settings.epochs).flat_map(|epoch| rows.epoch(&settings.order(seed), epoch));
     for (step, indices) in batches.take(total).enumerate() {
         let learning_rate = settings.learning_rate * settings.schedule.factor(step, total, settings.warmup);
         let ranges = if 2 * step < total { Ranges::Track } else { Ranges::Fixed };
-        let (loss, gradients) = Backward {
-            trainee,
-            rows,
-            targets,
-            settings,
-            seed,
-            ranges,
-        }
-        .of(&indices, step)?;
+        let learnt = batch_loss.learn(&indices, step, ranges)?;
         let not_finite = |what: &str| Error::NotFinite {
             what: what.into(),
             step,
             learning_rate,
         };
-        if !loss.is_finite() {
+        if !learnt.loss.is_finite() {
             return Err(not_finite("the loss"));
         }
         if step == 0 {
-            require_gradients(&optimizer, &gradients)?;
+            require_gradients(&optimizer, &learnt.gradients)?;
         }
-        if !optimizer.step(gradients, learning_rate)?.is_finite() {
+        if !optimizer.step(learnt.gradients, learning_rate)?.is_finite() {
             return Err(not_finite("the gradient"));
         }
-        losses.push(loss);
+        losses.push(learnt.loss);
+        accuracies.push(learnt.accuracy);
         rows_seen += indices.len();
         let speed = rows_seen as f64 / started.elapsed().as_secs_f64();
         watch(&Progress {
             done: step + 1,
             total,
             loss: Some(recent_mean(&losses, 20)),
+            accuracy: Some(recent_mean(&accuracies, 20)),
             rows_per_second: Some(speed),
         });
     }
@@ -187,26 +185,35 @@ pub fn fit(
     })
 }
 
+/// What one batch taught.
+struct Learnt {
+    /// Mean over its rows.
+    loss: f64,
+    /// Share of its rows that were predicted right.
+    accuracy: f64,
+    gradients: Gradients,
+}
+
 /// What the loss of a batch depends on beside its rows.
-struct Backward<'a> {
+struct BatchLoss<'a> {
     trainee: &'a LoadedModel,
     rows: &'a Rows<'a>,
     targets: Option<&'a Targets>,
     settings: &'a Training,
     seed: u64,
-    ranges: Ranges,
 }
 
-impl Backward<'_> {
+impl BatchLoss<'_> {
     /// The mean loss of the rows `indices` and its gradients, computed in as many parts as the settings say.
-    fn of(&self, indices: &[usize], step: usize) -> Result<(f64, Gradients)> {
+    fn learn(&self, indices: &[usize], step: usize, ranges: Ranges) -> Result<Learnt> {
         let parts = self.settings.gradient_accumulation.clamp(1, indices.len().max(1));
-        let (mut sum, mut all) = (0.0, Gradients::default());
+        let (mut sum, mut right, mut all) = (0.0, 0, Gradients::default());
         for (part, chosen) in indices.chunks(indices.len().div_ceil(parts).max(1)).enumerate() {
             let draw = (step * self.settings.gradient_accumulation + part) as u64;
-            let pass = Pass::training(self.settings.dropout as f32, self.seed, draw, self.ranges)
+            let pass = Pass::training(self.settings.dropout as f32, self.seed, draw, ranges)
                 .with_checkpoints(self.settings.gradient_checkpointing);
             let logits = self.trainee.model.forward(&self.rows.batch(chosen)?, &pass)?;
+            right += self.right(&logits, chosen)?;
             let labels = self.rows.labels(chosen)?;
             let mut loss = objective(&logits, &labels, self.targets, chosen, self.settings.label_smoothing)?;
             if chosen.len() < indices.len() {
@@ -219,7 +226,18 @@ impl Backward<'_> {
             }
             all.add(gradients(&loss)?)?;
         }
-        Ok((sum, all))
+        Ok(Learnt {
+            loss: sum,
+            accuracy: right as f64 / indices.len().max(1) as f64,
+            gradients: all,
+        })
+    }
+
+    /// How many of the rows `chosen` the `logits` predict right.
+    fn right(&self, logits: &Tensor, chosen: &[usize]) -> Result<usize> {
+        let scores = logits.to_vec2::<f32>()?;
+        let is_right = |(scores, row): &(&Vec<f32>, &usize)| highest(scores) == self.rows.label(**row) as usize;
+        Ok(scores.iter().zip(chosen).filter(is_right).count())
     }
 }
 
@@ -241,6 +259,14 @@ fn objective(
             let hard = cross_entropy(logits, labels, label_smoothing)?;
             Ok(((soft * targets.alpha())? + (hard * (1.0 - targets.alpha()))?)?)
         }
+    }
+}
+
+fn warn_of_idle_checkpointing(trainee: &LoadedModel, settings: &Training) {
+    if settings.gradient_checkpointing && trainee.model.parts() == 0 {
+        tracing::warn!(
+            "gradient_checkpointing changes nothing: only the encoder layers of a bert model are run once more"
+        );
     }
 }
 

@@ -183,7 +183,11 @@ fn failure(error: Error) -> StepError {
 }
 
 fn told(moment: &progress::Progress) -> Progress {
-    let values = [("loss", moment.loss), ("rows_per_second", moment.rows_per_second)];
+    let values = [
+        ("loss", moment.loss),
+        ("accuracy", moment.accuracy),
+        ("rows_per_second", moment.rows_per_second),
+    ];
     Progress {
         done: moment.done as u64,
         total: moment.total as u64,

@@ -40,6 +40,7 @@ pub fn calibrate(model: &LoadedModel, rows: &Rows, count: usize, watch: Watch) -
             done: done + 1,
             total,
             loss: None,
+            accuracy: None,
             rows_per_second: None,
         });
     }
