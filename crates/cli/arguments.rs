@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A build system for model compression.
 ///
@@ -36,6 +37,9 @@ pub enum Command {
     Bench(Bench),
     /// Run a model on the test rows of a recipe's data.
     Evaluate(Evaluate),
+    /// Look after the cache: what it holds, whether it is whole, and what may go.
+    #[command(subcommand)]
+    Cache(Cache),
     /// Write a commented recipe to start from.
     Init(Init),
     /// Carry out one action; the engine calls this.
@@ -188,6 +192,53 @@ pub struct Evaluate {
     /// Which of the recipe's data sets; may be left out if there is one.
     #[arg(long, value_name = "NAME")]
     pub data: Option<String>,
+}
+
+/// What to do with the cache.
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// Say how much it holds.
+    Stat(CacheStat),
+    /// Read all of it and name what is damaged; exit code 3 if anything is.
+    Verify(CacheVerify),
+    /// Remove what the last runs of each recipe do not need. Without a size or an age, all of that.
+    Gc(CacheGc),
+}
+
+/// Arguments of `cache stat`.
+#[derive(Debug, Args)]
+pub struct CacheStat {
+    #[command(flatten)]
+    pub cache: CacheArguments,
+}
+
+/// Arguments of `cache verify`.
+#[derive(Debug, Args)]
+pub struct CacheVerify {
+    /// Put what is damaged aside, so that the next build makes it anew.
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub cache: CacheArguments,
+}
+
+/// Arguments of `cache gc`.
+#[derive(Debug, Args)]
+pub struct CacheGc {
+    /// Remove the oldest results until the cache is no larger, such as 500MB, 10GB or 1GiB.
+    #[arg(long, value_name = "SIZE", value_parser = crate::quantity::bytes)]
+    pub max_size: Option<u64>,
+    /// Remove the results that are older, such as 12h or 30d.
+    #[arg(long, value_name = "AGE", value_parser = crate::quantity::age)]
+    pub max_age: Option<Duration>,
+    /// Keep whatever the last N runs of each recipe needed.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub keep_last: usize,
+    /// Only say what would go.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub cache: CacheArguments,
 }
 
 /// Arguments of `init`.

@@ -9,6 +9,7 @@ mod exports;
 mod interrupt;
 mod logging;
 mod output;
+mod quantity;
 mod reporter;
 mod session;
 mod table;
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
         Command::Predict(predict) => on_pool(|| commands::predict::run(&predict)),
         Command::Bench(bench) => on_pool(|| commands::bench::run(&bench)),
         Command::Evaluate(evaluate) => commands::evaluate::run(&evaluate),
+        Command::Cache(cache) => commands::cache::run(&cache),
         Command::Init(init) => commands::init::run(&init),
         Command::Worker => return commands::worker::run(),
     };

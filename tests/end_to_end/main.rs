@@ -1,6 +1,7 @@
 //! The binary as a user runs it, in folders of its own.
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
 
+mod cache;
 mod commands;
 mod dependencies;
 mod determinism;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod cache;
 pub mod evaluate;
 pub mod graph;
 pub mod init;

@@ -86,6 +86,7 @@ impl From<StoreError> for Halt {
             | StoreError::NewerFormat { .. }
             | StoreError::BadFormat { .. }
             | StoreError::NotWhole { .. }
+            | StoreError::InUse { .. }
             | StoreError::InTheWay { .. } => FailureClass::Environment,
         };
         Self::Failed {

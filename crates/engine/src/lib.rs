@@ -66,5 +66,7 @@ pub use report::{ActionOutcome, ActionReport, BuildReport};
 pub use result::ActionResult;
 pub use scheduler::{BuildOptions, build};
 pub use step::{FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
-pub use store::{Integrity, Lease, Lookup, Store, StoreError};
+pub use store::{
+    Damage, GcOptions, GcReport, Integrity, Lease, Lookup, Store, StoreError, Survey, Tally, VerifyReport,
+};
 pub use worker::{WorkOrder, WorkerMessage, run_worker};

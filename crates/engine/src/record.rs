@@ -9,7 +9,7 @@ use crate::freshness::Reason;
 use crate::key::ActionKey;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -179,6 +179,46 @@ impl Store {
     pub fn last_record_of(&self, recipe: &str, action: &str) -> Result<Option<ActionRecord>, StoreError> {
         History::open(self, recipe)?.last(action).map(|record| record.cloned())
     }
+}
+
+/// The keys that run records name.
+#[derive(Debug, Default)]
+pub(crate) struct RecordedKeys {
+    /// Those with a result in the last runs of each recipe.
+    pub(crate) recent: HashSet<ActionKey>,
+    /// All.
+    pub(crate) all: HashSet<ActionKey>,
+}
+
+/// The keys that the records in `store` name; recent are those of the last `keep_last` runs of each recipe, of which
+/// runs without any result, such as those that failed at once, are none.
+pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedKeys, StoreError> {
+    let mut keys = RecordedKeys::default();
+    let mut runs: HashMap<Option<String>, usize> = HashMap::new();
+    for path in list_records(&runs_folder(store))?.iter().rev() {
+        let Some(mut lines) = lines_of(path)? else { continue };
+        let recipe = recipe_of(&mut lines);
+        let mut with_result = Vec::new();
+        for line in lines {
+            match serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) {
+                Ok(Line::Action(ActionRecord {
+                    key: Some(key),
+                    outcome,
+                    ..
+                })) => {
+                    keys.all.insert(key);
+                    with_result.extend(outcome.has_result().then_some(key));
+                }
+                Ok(Line::Run { .. } | Line::Action(_) | Line::End { .. }) | Err(_) => {}
+            }
+        }
+        let earlier = runs.entry(recipe).or_default();
+        if *earlier < keep_last && !with_result.is_empty() {
+            *earlier += 1;
+            keys.recent.extend(with_result);
+        }
+    }
+    Ok(keys)
 }
 
 fn runs_folder(store: &Store) -> PathBuf {

@@ -4,9 +4,10 @@ use super::{Integrity, Store, StoreError};
 use crate::artifact::Tree;
 use crate::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 impl Store {
     /// The tree of that digest. One that is damaged is put aside and counts as missing.
@@ -105,7 +106,7 @@ impl Store {
             .collect())
     }
 
-    /// Puts a damaged file aside.
+    /// Puts a damaged file aside. Its time becomes that of now, from which its age in quarantine counts.
     pub(super) fn quarantine(&self, path: &Path) -> Result<(), StoreError> {
         let name = path.file_name().expect("a named file has a name").to_string_lossy();
         let folder = self.root.join("quarantine");
@@ -115,9 +116,13 @@ impl Store {
             .expect("a folder does not hold 2^64 files");
         tracing::warn!(file = %path.display(), aside = %aside.display(), "a damaged file was put aside");
         match fs::rename(path, &aside) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.map_err(StoreError::io("put aside", path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            done => done.map_err(StoreError::io("put aside", path))?,
         }
+        if let Err(error) = File::open(&aside).and_then(|file| file.set_modified(SystemTime::now())) {
+            tracing::warn!(file = %aside.display(), %error, "the time of a file put aside could not be set");
+        }
+        Ok(())
     }
 }
 

@@ -116,6 +116,15 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Someone else has the store open, and it is wanted alone.
+    #[error(
+        "the cache {path} is in use by a running build or another command; garbage is collected when that has ended",
+        path = path.display()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A tree that breaks an invariant.
     #[error(transparent)]
     Tree(#[from] TreeError),

@@ -3,6 +3,7 @@
 //! Invariant: the format file is written last, so that a store that has one is complete, and nothing is written into a
 //! folder that holds anything but a store.
 
+use super::occupancy::LOCK_FILE;
 use super::{Store, StoreError};
 use std::fs;
 use std::io;
@@ -66,7 +67,7 @@ fn check_unused(root: &Path) -> Result<(), StoreError> {
         let name = entry.map_err(StoreError::io("list", root))?.file_name();
         let is_ours = SECTIONS
             .iter()
-            .chain(&[TAG_FILE, IGNORE_FILE])
+            .chain(&[TAG_FILE, IGNORE_FILE, LOCK_FILE])
             .any(|ours| name == *ours);
         if !is_ours {
             return Err(StoreError::NotAStore {

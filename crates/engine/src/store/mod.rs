@@ -10,6 +10,7 @@
 //! | `leases/` | locks of what is being made |
 //! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
 //! | `quarantine/` | what was found damaged |
+//! | `LOCK` | locked by everyone who has the store open |
 //!
 //! Invariants:
 //! - A file appears under its name whole or not at all: it is written in `tmp/`, synced, renamed, and its folder
@@ -20,23 +21,34 @@
 //!   before they are used. What is damaged is put aside and counts as missing; no one is asked to clean up.
 //! - Locks are `flock`s: the kernel frees them, however their holder ends.
 //!
-//! Several processes may use one store at the same time. It does not know of graphs or of scheduling.
+//! Several processes may use one store at the same time, except that garbage is collected by one that has it alone. It
+//! does not know of graphs or of scheduling.
 
 mod check;
 mod durable;
 mod error;
+mod gc;
+mod holdings;
+mod inventory;
 mod layout;
 mod lease;
 mod materialize;
+mod occupancy;
 mod publish;
 mod result;
 mod session;
+mod survey;
+mod verify_all;
 
 pub use error::{Integrity, StoreError};
+pub use gc::{GcOptions, GcReport};
 pub use lease::Lease;
 pub use result::Lookup;
+pub use survey::{Survey, Tally};
+pub use verify_all::{Damage, VerifyReport};
 
 use crate::digest::Digest;
+use occupancy::Occupancy;
 use session::Session;
 use std::path::{Path, PathBuf};
 
@@ -45,10 +57,12 @@ use std::path::{Path, PathBuf};
 pub struct Store {
     root: PathBuf,
     session: Session,
+    occupancy: Occupancy,
 }
 
 impl Store {
     /// Opens the store in `root` and makes it if there is none. What processes that are gone left in `tmp/` is removed.
+    /// Waits while garbage is collected there.
     ///
     /// # Errors
     /// [`StoreError::NotWritable`], [`StoreError::NotAStore`], [`StoreError::NewerFormat`], [`StoreError::BadFormat`].
@@ -59,9 +73,14 @@ impl Store {
             source,
         };
         layout::create(root).map_err(not_writable)?;
+        let occupancy = Occupancy::share(root).map_err(not_writable)?;
         let session = Session::start(&root.join("tmp")).map_err(not_writable)?;
         let root = std::path::absolute(root).map_err(not_writable)?;
-        let store = Self { root, session };
+        let store = Self {
+            root,
+            session,
+            occupancy,
+        };
         layout::seal(&store)?;
         Ok(store)
     }

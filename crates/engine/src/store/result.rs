@@ -73,7 +73,8 @@ impl Store {
     }
 }
 
-fn parse_result(text: &[u8]) -> Option<ActionResult> {
+/// The result that a file of that text holds, if it is whole.
+pub(super) fn parse_result(text: &[u8]) -> Option<ActionResult> {
     let mut lines = std::str::from_utf8(text).ok()?.lines();
     let line = lines.next()?;
     let digest: Digest = lines.next()?.parse().ok()?;

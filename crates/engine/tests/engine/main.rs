@@ -6,6 +6,8 @@ mod builds;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod properties;

@@ -1,0 +1,130 @@
+//! Garbage collection: what no recent run named goes.
+//!
+//! Roots are the results that the last runs of each recipe named, with their trees and blobs. Invariants:
+//! - Roots are never removed, and what they refer to neither.
+//! - Nobody else has the store open meanwhile, so that no build loses what it is about to refer to; what a dead build
+//!   left without a result is garbage.
+//! - Results go before trees and trees before blobs, each made to last before the next: a crash in between leaves
+//!   garbage, never a result that was whole before and lacks bytes now.
+
+use super::holdings::{Held, Holdings, remove_file};
+use super::{Store, StoreError, Survey, Tally};
+use crate::record::recorded_keys;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+/// How long damaged files are kept for whoever wants to look at them.
+const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What is to be collected. Without a size or an age, all that is no root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcOptions {
+    /// Removes the oldest results until the store holds no more bytes than this.
+    pub max_bytes: Option<u64>,
+    /// Removes the results that were made longer ago.
+    pub max_age: Option<Duration>,
+    /// How many runs of each recipe name roots. Runs without any result do not count.
+    pub keep_last: usize,
+    /// Only tells what would be removed.
+    pub dry_run: bool,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            max_bytes: None,
+            max_age: None,
+            keep_last: 3,
+            dry_run: false,
+        }
+    }
+}
+
+/// What was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcReport {
+    /// How many of the results that are left are roots.
+    pub roots: usize,
+    /// What was removed, or would be.
+    pub removed: Survey,
+    /// What is left, or would be.
+    pub left: Survey,
+    /// By how many bytes that is more than was asked for: what is left are roots, records and what was put aside.
+    pub bytes_over: u64,
+}
+
+impl Store {
+    /// Removes garbage. (That this store is borrowed alone keeps builds of this process out.)
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process, or another [`Store`] of this one, has the folder open;
+    /// [`StoreError::Io`].
+    pub fn gc(&mut self, options: &GcOptions) -> Result<GcReport, StoreError> {
+        self.occupancy.alone(&self.root, || self.collect(options))
+    }
+
+    fn collect(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
+        let recorded = recorded_keys(self, options.keep_last)?;
+        let now = SystemTime::now();
+        let before = self.survey()?;
+        let (old, aside) = self.quarantined(now)?;
+        let mut holdings = Holdings::read(self, &recorded.all)?;
+        let is_root = |result: &Held| recorded.recent.contains(&result.key);
+        let roots = holdings.results.iter().filter(|result| is_root(result)).count();
+        for at in oldest_first(&holdings.results, is_root) {
+            let age = now
+                .duration_since(holdings.results[at].file.modified)
+                .unwrap_or_default();
+            let bytes = holdings.bytes + before.records.bytes + aside.bytes;
+            let is_garbage = match (options.max_age, options.max_bytes) {
+                (None, None) => true,
+                (max_age, max_bytes) => {
+                    max_age.is_some_and(|max| age > max) || max_bytes.is_some_and(|max| bytes > max)
+                }
+            };
+            if is_garbage {
+                holdings.drop_result(at);
+            }
+        }
+        let garbage = holdings.garbage();
+        let removed = Survey {
+            quarantine: Tally::of(old.iter().map(|(_, bytes)| *bytes)),
+            ..garbage.survey()
+        };
+        if !options.dry_run {
+            garbage.remove()?;
+            old.iter().try_for_each(|(path, _)| remove_file(path))?;
+        }
+        let left = before.without(&removed);
+        let bytes_over = options
+            .max_bytes
+            .map_or(0, |max| left.total().bytes.saturating_sub(max));
+        Ok(GcReport {
+            roots,
+            removed,
+            left,
+            bytes_over,
+        })
+    }
+
+    /// What is in quarantine: the files that have been there for long enough, and how much the others are.
+    fn quarantined(&self, now: SystemTime) -> Result<(Vec<(PathBuf, u64)>, Tally), StoreError> {
+        let (mut old, mut young) = (Vec::new(), Tally::default());
+        for (path, metadata) in self.unnamed("quarantine")? {
+            let since = metadata.modified().map_err(StoreError::io("read", &path))?;
+            if now.duration_since(since).unwrap_or_default() > QUARANTINE {
+                old.push((path, metadata.len()));
+            } else {
+                young.add(metadata.len());
+            }
+        }
+        Ok((old, young))
+    }
+}
+
+/// The positions of those of `results` that are no roots.
+fn oldest_first(results: &[Held], is_root: impl Fn(&Held) -> bool) -> Vec<usize> {
+    let mut positions: Vec<usize> = (0..results.len()).filter(|at| !is_root(&results[*at])).collect();
+    positions.sort_by_key(|at| (results[*at].file.modified, results[*at].file.digest));
+    positions
+}

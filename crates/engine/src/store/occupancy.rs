@@ -1,0 +1,65 @@
+//! Who has the store open. Builds share it; what removes things must have it alone.
+//!
+//! Invariants: every open [`Store`](super::Store) holds the file `LOCK` shared from before its first look at the store
+//! until it is dropped, so whoever holds it exclusively knows that no build is about to refer to something that it
+//! found earlier. A store is never opened while another process holds it alone: opening waits.
+
+use super::StoreError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+
+/// The file that is locked.
+pub(super) const LOCK_FILE: &str = "LOCK";
+
+/// A share in a store, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Occupancy {
+    file: File,
+}
+
+impl Occupancy {
+    /// Takes a share in the store in `root`; waits while someone has it alone.
+    pub(super) fn share(root: &Path) -> io::Result<Self> {
+        let path = root.join(LOCK_FILE);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::warn!(cache = %root.display(), "waiting for a garbage collection of the cache to end");
+                file.lock_shared()?;
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(Self { file })
+    }
+
+    /// Does `work` while no one else has the store in `root` open.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if someone has, and those of `work`.
+    pub(super) fn alone<T>(&self, root: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let done = match self.file.try_lock() {
+            Ok(()) => work(),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: root.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &root.join(LOCK_FILE))(error)),
+        };
+        // Turning a lock into another may lose it, also where that fails: it is taken again in any case.
+        let shared = self.file.lock_shared();
+        shared.map_err(StoreError::io("lock", &root.join(LOCK_FILE)))?;
+        done
+    }
+}
+
+impl Drop for Occupancy {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a child that was just forked may have it open for a moment.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the cache could not be unlocked");
+        }
+    }
+}
