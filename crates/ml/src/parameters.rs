@@ -242,6 +242,17 @@ impl Parameters {
         self.quantizers.get(path).copied()
     }
 
+    /// The input quantizer that the layer at `path` must have, since its weight is in integers.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] if the file has none.
+    pub fn quantizer_of_integers(&self, path: &str) -> Result<ActivationQuantizer> {
+        self.input_quantizer(path).ok_or_else(|| Error::MissingTensor {
+            name: format!("{path}{INPUT_SCALE}"),
+            shape: vec![],
+        })
+    }
+
     /// The observer of the layer at `path`: new if inputs are being observed, fixed if the file holds its range.
     pub fn observer(&mut self, path: &str) -> Option<Arc<Observer>> {
         let observer = match (self.input_quantizer(path), self.observe_with) {

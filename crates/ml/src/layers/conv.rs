@@ -1,7 +1,7 @@
 //! Two-dimensional convolution with a square kernel.
 
 use super::simulation::Simulation;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parameters::{Initial, Parameters, Weight};
 use crate::pass::Pass;
 use candle_core::Tensor;
@@ -54,10 +54,7 @@ impl Conv2d {
                 bias,
             },
             Weight::Integer(weight) => {
-                let input = p.input_quantizer(path).ok_or_else(|| Error::MissingTensor {
-                    name: format!("{path}.input_scale"),
-                    shape: vec![],
-                })?;
+                let input = p.quantizer_of_integers(path)?;
                 let shape = [outputs, inputs, kernel, kernel];
                 let bias = Some(bias.to_vec1()?);
                 Operand::Integer(Box::new(Int8Conv2d::new(

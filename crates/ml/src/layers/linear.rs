@@ -1,7 +1,7 @@
 //! Fully connected layer.
 
 use super::simulation::Simulation;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parameters::{Initial, Parameters, Weight};
 use crate::pass::Pass;
 use candle_core::Tensor;
@@ -31,10 +31,7 @@ impl Linear {
                 bias,
             },
             Weight::Integer(weight) => {
-                let input = p.input_quantizer(path).ok_or_else(|| Error::MissingTensor {
-                    name: format!("{path}.input_scale"),
-                    shape: vec![],
-                })?;
+                let input = p.quantizer_of_integers(path)?;
                 let packed = PackedInt8::pack(&weight.values, outputs, inputs);
                 Operand::Integer(Box::new(Int8Linear::new(
                     packed,
