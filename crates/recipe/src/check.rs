@@ -41,7 +41,8 @@ pub(crate) fn check(
     problems: &mut Problems,
 ) -> Option<Recipe> {
     expand_variables(&mut tree, problems);
-    let sections = Sections::of(&tree, problems);
+    let root = Section::new("recipe".to_owned(), "a recipe", &tree, Place::top(), problems);
+    let sections = Sections::of(root);
     let header = header_of(&sections, problems);
     let data = read_all(sections.data, "data", "a data set", problems, |section| {
         data::read(section, &surroundings.folders)
@@ -66,7 +67,7 @@ pub(crate) fn check(
 }
 
 /// The tables that a recipe consists of.
-struct Sections<'a> {
+pub(crate) struct Sections<'a> {
     header: Option<(&'a Table, Place)>,
     data: Vec<NamedTable<'a>>,
     models: Vec<NamedTable<'a>>,
@@ -75,8 +76,7 @@ struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    fn of(tree: &'a Table, problems: &mut Problems) -> Self {
-        let mut root = Section::new("recipe".to_owned(), "a recipe", tree, Place::top(), problems);
+    pub fn of(mut root: Section<'a, '_>) -> Self {
         let header = root.table("recipe");
         root.table("variables");
         let data = root.tables("data", "data set");

@@ -6,6 +6,7 @@ use crate::graph::missing_step;
 use crate::header::Header;
 use crate::recipe::{Bounds, Gate};
 use crate::section::{Named, Section};
+use crate::shape::Interval;
 use crate::source::{Place, Sources};
 use crate::steps::Draft as StepDraft;
 use crate::suggest::quoted;
@@ -50,17 +51,16 @@ pub(crate) fn read(mut section: Section) -> Option<Draft> {
     let metric = section.choice("metric", &METRICS.map(|metric| (metric, metric)));
     section.require("metric", "\"accuracy\"");
     let share = metric.is_some_and(|metric| matches!(metric, "accuracy" | "agreement"));
-    let (wanted, least, most) = if share {
-        ("a share from 0 to 1, such as 0.95", 0.0, 1.0)
+    let (wanted, within) = if share {
+        ("a share from 0 to 1, such as 0.95", Interval::from(0.0).to(1.0))
     } else {
-        ("a number", f64::MIN, f64::MAX)
+        ("a number", Interval::ALL)
     };
-    let within = |value: f64| (least..=most).contains(&value);
     let bounds = Bounds {
-        min: section.real("min", wanted, within),
-        max: section.real("max", wanted, within),
-        max_drop: section.real("max_drop", wanted, within),
-        max_ratio: section.real("max_ratio", "a number above 0", |ratio| ratio > 0.0),
+        min: section.real_called("min", within, wanted),
+        max: section.real_called("max", within, wanted),
+        max_drop: section.real_called("max_drop", within, wanted),
+        max_ratio: section.real("max_ratio", Interval::above(0.0)),
     };
     let baseline = section.reference("baseline", "step");
     check_bounds(&mut section, &bounds);

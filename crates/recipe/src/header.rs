@@ -3,6 +3,7 @@
 use crate::diagnostic::Problem;
 use crate::named::is_name;
 use crate::section::Section;
+use crate::shape::{Interval, Shape};
 use crate::suggest::quoted;
 use orchestrate_ml::device::DeviceChoice;
 
@@ -20,7 +21,7 @@ pub(crate) struct Header {
 
 /// Reads the header.
 pub(crate) fn read(mut section: Section) -> Option<Header> {
-    let name = section.text("name");
+    let name = section.text_of_shape("name", Shape::Name);
     if let Some((text, place)) = name
         && !is_name(&text.value)
     {
@@ -41,8 +42,8 @@ pub(crate) fn read(mut section: Section) -> Option<Header> {
             ("auto", DeviceChoice::Auto),
         ],
     );
-    let wanted = "a number of seconds from 0 to 3600";
-    let latency_seconds = section.real("latency_seconds", wanted, |x| (0.0..=MOST_LATENCY_SECONDS).contains(&x));
+    let seconds = Interval::from(0.0).to(MOST_LATENCY_SECONDS);
+    let latency_seconds = section.real_called("latency_seconds", seconds, "a number of seconds from 0 to 3600");
     section.done(|| {
         Some(Header {
             name: name.map(|(text, _)| text.value.clone()),

@@ -1,7 +1,7 @@
 //! `[model.NAME]`: an architecture and its widths.
 
 use crate::diagnostic::Problem;
-use crate::section::{Section, whole_in};
+use crate::section::Section;
 use orchestrate_ml::models::ModelSpec;
 
 const MOST_LAYERS: usize = 256;
@@ -77,13 +77,8 @@ fn divide(section: &mut Section, hidden: usize, heads: usize) {
 
 fn mlp(section: &mut Section) -> Option<ModelSpec> {
     section.turns_out_to_be("an mlp model");
-    let each = format!("a whole number from 1 to {MOST_WIDTH}");
-    let hidden = section.list(
-        "hidden",
-        "a list of whole numbers: the width of each hidden layer",
-        &each,
-        |node| whole_in(node, 1, MOST_WIDTH),
-    );
+    let what = "a list of whole numbers: the width of each hidden layer";
+    let hidden = section.wholes("hidden", what, (1, MOST_LAYERS), (1, MOST_WIDTH));
     Some(ModelSpec::Mlp {
         hidden: hidden.unwrap_or_else(|| vec![300, 100]),
     })
@@ -91,20 +86,7 @@ fn mlp(section: &mut Section) -> Option<ModelSpec> {
 
 fn lenet5(section: &mut Section) -> Option<ModelSpec> {
     section.turns_out_to_be("a lenet5 model");
-    let each = format!("a whole number from 1 to {MOST_WIDTH}");
-    let channels = section.list("channels", "a list of two whole numbers", &each, |node| {
-        whole_in(node, 1, MOST_WIDTH)
-    });
-    let count = channels.as_ref().map_or(2, Vec::len);
-    if count != 2 {
-        let place = section.place_of("channels").unwrap_or_else(|| section.place());
-        section.fault(Problem::error(
-            format!("`channels` must be a list of two whole numbers, found a list of {count}"),
-            place,
-            "not two",
-            "lenet5 has two convolutions: write `channels = [20, 50]`",
-        ));
-    }
+    let channels = section.wholes("channels", "a list of two whole numbers", (2, 2), (1, MOST_WIDTH));
     let hidden = section.whole("hidden", 1, MOST_WIDTH);
     Some(ModelSpec::Lenet5 {
         channels: channels.unwrap_or_else(|| vec![20, 50]),

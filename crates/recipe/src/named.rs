@@ -3,8 +3,9 @@
 //! Invariant: a name is safe as a part of a path.
 
 use crate::diagnostic::Problem;
-use crate::node::{Entry, Table};
+use crate::node::{Entry, Node, Table};
 use crate::section::{Named, Section};
+use crate::shape::Shape;
 use crate::source::Place;
 use crate::suggest::quoted;
 
@@ -24,7 +25,7 @@ impl<'a> Section<'a, '_> {
     /// The tables under `key` in the order of the text. A faulty one is there by its name, so that references to it are
     /// not called wrong too.
     pub fn tables(&mut self, key: &'static str, noun: &str) -> Vec<NamedTable<'a>> {
-        let Some((tables, place)) = self.table(key) else {
+        let Some((tables, place)) = self.table_of_shape(key, Shape::Tables) else {
             return Vec::new();
         };
         if self.are_too_many(key, tables.entries.len(), place) {
@@ -53,7 +54,8 @@ impl<'a> Section<'a, '_> {
     /// The tables in the list at `key`: `[[key]]`.
     pub fn records(&mut self, key: &'static str) -> Vec<(&'a Table, Place)> {
         let wanted = format!("a list of tables, each under `[[{key}]]`");
-        let Some((nodes, place)) = self.read(key, &wanted, |node| Some((node.value.list()?, node.place))) else {
+        let take = |node: &'a Node| Some((node.value.list()?, node.place));
+        let Some((nodes, place)) = self.read(key, Shape::Records, &wanted, take) else {
             return Vec::new();
         };
         if self.are_too_many(key, nodes.len(), place) {

@@ -3,13 +3,14 @@
 use super::training::{self, FINETUNING};
 use crate::diagnostic::Problem;
 use crate::section::{Named, Section};
+use crate::shape::Interval;
 use crate::source::Place;
 use orchestrate_ml::prune::{Criterion, Granularity, PruneRound, SparsitySchedule};
 use orchestrate_ml::steps::FinetuneSettings;
 
 const MOST_ROUNDS: usize = 100;
 const MOST_MULTIPLE: usize = 4096;
-const BELOW_ONE: &str = "a number above 0 and below 1";
+const FRACTION: Interval = Interval::above(0.0).below(1.0);
 
 /// A prune step.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,13 +119,13 @@ fn fractions(section: &mut Section, granularity: Granularity) -> Vec<(f64, f64)>
         Granularity::Structured => neurons,
         Granularity::Unstructured => 0.0,
     };
+    let targets = section.reals("targets", "a list of numbers, one a round", MOST_ROUNDS, FRACTION);
     if section.has("targets") {
-        let targets = explicit_targets(section);
+        let targets = explicit_targets(section, targets.unwrap_or_default());
         return targets.into_iter().map(|target| (target, heads_of(target))).collect();
     }
-    let target = section.real("target", BELOW_ONE, |x| x > 0.0 && x < 1.0);
+    let target = section.real("target", FRACTION);
     section.require("target", "0.5");
-    section.mention("targets");
     let rounds = section.whole("rounds", 1, MOST_ROUNDS).unwrap_or(3);
     let schedule = section.choice(
         "sparsity_schedule",
@@ -132,7 +133,7 @@ fn fractions(section: &mut Section, granularity: Granularity) -> Vec<(f64, f64)>
     );
     let schedule = schedule.unwrap_or(SparsitySchedule::Cubic);
     let heads = match granularity {
-        Granularity::Structured => section.real("heads", "a number from 0 to below 1", |x| (0.0..1.0).contains(&x)),
+        Granularity::Structured => section.real("heads", Interval::from(0.0).below(1.0)),
         Granularity::Unstructured => {
             section.refuse("heads", "unstructured pruning removes single weights, not heads");
             None
@@ -147,23 +148,11 @@ fn fractions(section: &mut Section, granularity: Granularity) -> Vec<(f64, f64)>
 }
 
 /// `targets = [...]`: each round's own, rising.
-fn explicit_targets(section: &mut Section) -> Vec<f64> {
-    let targets = section.list("targets", "a list of numbers, one a round", BELOW_ONE, |node| {
-        node.value.real().filter(|x| *x > 0.0 && *x < 1.0)
-    });
+fn explicit_targets(section: &mut Section, targets: Vec<f64>) -> Vec<f64> {
     for key in ["target", "rounds", "sparsity_schedule", "heads"] {
         section.refuse(key, "`targets` says what is removed in each round");
     }
-    let targets = targets.unwrap_or_default();
     let place = section.place_of("targets").unwrap_or_else(|| section.place());
-    if targets.len() > MOST_ROUNDS {
-        section.fault(Problem::error(
-            format!("`targets` has {} rounds", targets.len()),
-            place,
-            "too many",
-            format!("a prune step has at most {MOST_ROUNDS} rounds"),
-        ));
-    }
     if !targets.is_sorted_by(|before, after| before < after) {
         section.fault(Problem::error(
             "`targets` must rise from round to round",

@@ -2,6 +2,7 @@
 
 use super::training::{self, FINETUNING};
 use crate::section::{Named, Section};
+use crate::shape::Interval;
 use orchestrate_ml::quantize::ObserverKind;
 use orchestrate_ml::steps::{FinetuneSettings, QuantizeSettings};
 
@@ -98,9 +99,7 @@ fn observer(section: &mut Section) -> ObserverKind {
 }
 
 fn percentile(section: &mut Section) -> ObserverKind {
-    let percentile = section.real("percentile", "a number above 50 and up to 100", |x| {
-        x > 50.0 && x <= 100.0
-    });
+    let percentile = section.real("percentile", Interval::above(50.0).to(100.0));
     ObserverKind::Percentile {
         percentile: percentile.unwrap_or(99.9),
     }

@@ -1,6 +1,7 @@
 //! The keys of a training, which train, distill, prune and quantize steps share.
 
 use crate::section::{Named, Section};
+use crate::shape::Interval;
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::schedule::Schedule;
@@ -51,10 +52,8 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         OptimizerKind::Adamw => (defaults.adamw_rate, 0.01),
         OptimizerKind::Sgd => (defaults.sgd_rate, 0.0),
     };
-    let learning_rate = section.real("learning_rate", "a number above 0 and up to 100", |x| {
-        x > 0.0 && x <= 100.0
-    });
-    let weight_decay = section.real("weight_decay", "a number from 0 to 100", |x| (0.0..=100.0).contains(&x));
+    let learning_rate = section.real("learning_rate", Interval::above(0.0).to(100.0));
+    let weight_decay = section.real("weight_decay", Interval::from(0.0).to(100.0));
     let schedule = section.choice(
         "lr_schedule",
         &[
@@ -63,12 +62,10 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
             ("cosine", Schedule::Cosine),
         ],
     );
-    let warmup = section.real("warmup", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
-    let gradient_clip = section.real("gradient_clip", "a number not below 0", |x| x >= 0.0);
-    let label_smoothing = section.real("label_smoothing", "a number from 0 to below 1", |x| {
-        (0.0..1.0).contains(&x)
-    });
-    let dropout = section.real("dropout", "a number from 0 to below 1", |x| (0.0..1.0).contains(&x));
+    let warmup = section.real("warmup", Interval::from(0.0).to(1.0));
+    let gradient_clip = section.real("gradient_clip", Interval::from(0.0));
+    let label_smoothing = section.real("label_smoothing", Interval::from(0.0).below(1.0));
+    let dropout = section.real("dropout", Interval::from(0.0).below(1.0));
     let bucket_by_length = section.flag("bucket_by_length");
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
@@ -103,17 +100,13 @@ fn momentum(section: &mut Section, optimizer: Option<OptimizerKind>) -> f64 {
         section.refuse("momentum", "only `optimizer = \"sgd\"` has it");
         return 0.0;
     }
-    section
-        .real("momentum", "a number from 0 to below 1", |x| (0.0..1.0).contains(&x))
-        .unwrap_or(0.9)
+    section.real("momentum", Interval::from(0.0).below(1.0)).unwrap_or(0.9)
 }
 
 /// Reads how a student listens to its teacher.
 pub(super) fn read_distillation(section: &mut Section) -> Distillation {
-    let temperature = section.real("temperature", "a number above 0 and up to 1000", |x| {
-        x > 0.0 && x <= 1000.0
-    });
-    let alpha = section.real("alpha", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
+    let temperature = section.real("temperature", Interval::above(0.0).to(1000.0));
+    let alpha = section.real("alpha", Interval::from(0.0).to(1.0));
     Distillation {
         temperature: temperature.unwrap_or(2.0),
         alpha: alpha.unwrap_or(0.5),

@@ -40,7 +40,7 @@ const FINETUNING: Training = Training {
 };
 
 /// [`FULL`] in another order and with its defaults.
-const SPELLED_OUT: &str = r#"
+pub const SPELLED_OUT: &str = r#"
 # The steps come first, and backwards.
 [step]
 check = { kind = "evaluate", input = "export", data = "reviews" }
@@ -113,6 +113,15 @@ baseline = "teacher"
 metric = "accuracy"
 step = "export"
 "#;
+
+/// The recipe, wherever its gates are written.
+pub fn without_lines(mut recipe: Recipe) -> Recipe {
+    for gate in &mut recipe.gates {
+        gate.line = 0;
+        gate.written_at.clear();
+    }
+    recipe
+}
 
 fn kind<'a>(recipe: &'a Recipe, name: &str) -> &'a StepKind {
     &recipe.steps.iter().find(|step| step.name == name).unwrap().kind
@@ -247,13 +256,6 @@ fn sgd_has_defaults_of_its_own() {
 
 #[test]
 fn comments_order_and_spelled_out_defaults_change_nothing() {
-    let without_lines = |mut recipe: Recipe| {
-        for gate in &mut recipe.gates {
-            gate.line = 0;
-            gate.written_at.clear();
-        }
-        recipe
-    };
     let spelled = without_lines(recipe(SPELLED_OUT));
     let plain = without_lines(recipe(FULL));
     assert_eq!(spelled, plain);

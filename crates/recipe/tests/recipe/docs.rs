@@ -4,10 +4,10 @@ use crate::workspace::{FULL, Workspace, full_with};
 use miette::Diagnostic;
 use std::collections::BTreeSet;
 
-const REFERENCE: &str = include_str!("../../../../docs/recipe.md");
+pub const REFERENCE: &str = include_str!("../../../../docs/recipe.md");
 
 /// The backticked names behind "has": the readers' own list of their keys, for a section with a key they do not know.
-fn keys_of(text: &str) -> BTreeSet<String> {
+pub fn keys_of(text: &str) -> BTreeSet<String> {
     let errors = Workspace::new(text).load(&[]).expect_err("there is an unknown key");
     let unknown = errors
         .findings()
@@ -23,7 +23,7 @@ fn keys_of(text: &str) -> BTreeSet<String> {
 }
 
 /// A recipe for each section that there is, with an unknown key in it.
-fn sections() -> Vec<(&'static str, String)> {
+pub fn sections() -> Vec<(&'static str, String)> {
     let step = |name: &str| full_with(&format!("[step.{name}]"), &format!("[step.{name}]\nzzzz = 1"));
     let data = |source: &str| format!("[data.x]\nsource = \"{source}\"\nzzzz = 1\n");
     let model = |architecture: &str| format!("[model.x]\narchitecture = \"{architecture}\"\nzzzz = 1\n");
@@ -48,7 +48,7 @@ fn sections() -> Vec<(&'static str, String)> {
 }
 
 /// The text under the heading that begins with `heading`, up to the next of its level.
-fn under(heading: &str) -> &'static str {
+pub fn under(heading: &str) -> &'static str {
     let begin = REFERENCE.find(&format!("\n{heading}")).map_or(0, |at| at + 1);
     let rest = &REFERENCE[begin..];
     let level = heading.split(' ').next().unwrap();
