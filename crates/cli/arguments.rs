@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +18,27 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// The command line without what only the engine calls, for completions and manual pages.
+    pub fn public_command() -> clap::Command {
+        let whole = Self::command();
+        let hidden = |command: &clap::Command| command.is_hide_set();
+        let public: Vec<clap::Command> = whole.get_subcommands().filter(|c| !hidden(c)).cloned().collect();
+        let bare = clap::Command::new("orchestrate")
+            .version(env!("CARGO_PKG_VERSION"))
+            .subcommand_required(true);
+        let bare = match whole.get_about() {
+            Some(about) => bare.about(about.clone()),
+            None => bare,
+        };
+        let bare = match whole.get_long_about() {
+            Some(about) => bare.long_about(about.clone()),
+            None => bare,
+        };
+        bare.args(whole.get_arguments().cloned()).subcommands(public)
+    }
 }
 
 /// What to do.
@@ -42,6 +63,12 @@ pub enum Command {
     Cache(Cache),
     /// Write a commented recipe to start from.
     Init(Init),
+    /// Print the JSON schema of recipes, for editors; docs/recipe.schema.json is the same.
+    Schema,
+    /// Print a script that completes command lines, to be sourced by a shell.
+    Completions(Completions),
+    /// Print the manual page, or write one page a command into a folder.
+    Man(Man),
     /// Carry out one action; the engine calls this.
     #[command(hide = true)]
     Worker,
@@ -247,4 +274,19 @@ pub struct Init {
     /// The file to write.
     #[arg(default_value = "recipe.toml")]
     pub path: PathBuf,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write `orchestrate.1`, `orchestrate-build.1` and so on into this folder.
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
 }

@@ -32,6 +32,9 @@ fn main() -> std::process::ExitCode {
         Command::Evaluate(evaluate) => commands::evaluate::run(&evaluate),
         Command::Cache(cache) => commands::cache::run(&cache),
         Command::Init(init) => commands::init::run(&init),
+        Command::Schema => commands::schema::run(),
+        Command::Completions(completions) => commands::completions::run(&completions),
+        Command::Man(man) => commands::man::run(&man),
         Command::Worker => return commands::worker::run(),
     };
     match result {

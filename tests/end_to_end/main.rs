@@ -7,6 +7,7 @@ mod dependencies;
 mod determinism;
 mod errors;
 mod kill;
+mod manual;
 mod outputs;
 mod real_data;
 mod recipes;
