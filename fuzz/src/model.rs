@@ -1,0 +1,23 @@
+//! Exported models: opened, checked, loaded, and run on an image.
+
+use orchestrate_recipe::{Predictor, open_device};
+use std::path::Path;
+
+/// An image that every model of images takes: `u8`, one row of 2 × 2 pixels.
+const IDX: &[u8] = &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 80, 160, 255];
+
+pub fn read(bytes: &[u8], folder: &Path) {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
+    let (config, weights) = rest.split_at(length);
+    crate::file(folder, "config.json", config);
+    crate::file(folder, "model.safetensors", weights);
+    let image = crate::file(folder, "image", IDX);
+    let device = open_device("cpu").expect("there is always a CPU");
+    if let Ok(predictor) = Predictor::open(folder, &device) {
+        drop(predictor.images(&image));
+        drop(predictor.texts(&["a text".to_owned()]));
+    }
+}
