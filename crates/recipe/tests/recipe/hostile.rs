@@ -149,3 +149,54 @@ fn windows_files_have_the_same_lines() {
     assert_eq!(errors.findings()[0].line(), 33);
     assert!(workspace.rendered(&errors).contains("33 │ target = 5"));
 }
+
+#[test]
+fn a_recipe_of_a_million_lines_is_refused_at_once() {
+    let workspace = Workspace::new("");
+    workspace.file("recipes/r.toml", "a = 1\n".repeat(1_000_000).as_bytes());
+    let start = Instant::now();
+    assert!(workspace.errors(&[]).contains("a recipe has at most 262144"));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // The most lines that are looked at.
+    ends_soon(&"\n".repeat(262_144));
+    ends_soon(&"a=1\n".repeat(65_536));
+    ends_soon(&"[a]\n".repeat(65_536));
+}
+
+#[test]
+fn nesting_ends_in_an_error() {
+    for (open, close) in [("[", "]"), ("{a=", "}"), ("[{a=", "}]")] {
+        let deep = format!("x = {}1{}", open.repeat(20_000), close.repeat(20_000));
+        ends_soon(&deep);
+        survives(
+            FULL.as_bytes(),
+            &["--set", &deep.replacen("x = ", "step.prune.target=", 1)],
+        );
+    }
+    ends_soon(&format!("[{}]\n", ["a"; 50_000].join(".")));
+}
+
+#[test]
+fn links_to_data_are_followed_to_files_and_nowhere_else() {
+    let text = "source = \"text\"\ntrain = \"train.tsv\"\ntest = \"train.tsv\"";
+    let workspace = Workspace::new(&FULL.replace("source = \"builtin:reviews\"", text));
+    workspace.file("data.tsv", b"sentence\tlabel\n");
+    let at = |name: &str| workspace.path().join(name);
+    let linked = |to: &str| {
+        let link = at("recipes/train.tsv");
+        // There is none the first time.
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(at(to), link).unwrap();
+        workspace.load(&[])
+    };
+    assert!(linked("data.tsv").is_ok());
+    for (to, expected) in [
+        ("recipes/train.tsv", "cannot be read"),
+        ("nowhere", "does not exist"),
+        ("recipes", "is not a file"),
+    ] {
+        let errors = linked(to).expect_err("the link leads to no file");
+        let all: Vec<String> = errors.findings().iter().map(ToString::to_string).collect();
+        assert!(all.iter().all(|one| one.contains(expected)), "{all:?}");
+    }
+}

@@ -1,0 +1,159 @@
+//! Model folders that nobody wrote in good faith are refused as damaged: soon, within little memory, without a panic.
+
+use candle_core::Device;
+use orchestrate_ml::Error;
+use orchestrate_ml::artifact::{ModelArtifact, files_of_folder};
+use orchestrate_ml::parameters::{Parameters, Use};
+use std::path::Path;
+
+const CONFIG: &str = r#"{
+  "model_type": "mlp", "inputs": 4, "hidden_sizes": [2], "id2label": {"0": "a", "1": "b"},
+  "input": {"kind": "image", "width": 2, "height": 2, "channels": 1, "mean": 0.5, "std": 0.5}
+}"#;
+
+/// A safetensors file with this header, whose length is said as `length`, and `data` behind it.
+fn safetensors(length: u64, header: &[u8], data: &[u8]) -> Vec<u8> {
+    [&length.to_le_bytes(), header, data].concat()
+}
+
+fn of_header(header: &str, data: &[u8]) -> Vec<u8> {
+    safetensors(header.len() as u64, header.as_bytes(), data)
+}
+
+fn read(bytes: &[u8]) -> Result<Parameters, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, bytes).unwrap();
+    Parameters::read(&path, &Device::Cpu, Use::Infer)
+}
+
+#[test]
+fn weights_that_lie_about_themselves_are_damaged() {
+    let tensor =
+        |shape: &str, from: u64, to: u64| format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#);
+    let one = |tensor: &str| format!(r#"{{"a":{tensor}}}"#);
+    let two = |a: &str, b: &str| format!(r#"{{"a":{a},"b":{b}}}"#);
+    let good = one(&tensor("[2]", 0, 8));
+    assert!(read(&of_header(&good, &[0; 8])).is_ok());
+    let largest = u64::MAX;
+    let cases = [
+        ("no header", vec![1, 2, 3]),
+        (
+            "a header longer than memory",
+            safetensors(largest, good.as_bytes(), &[0; 8]),
+        ),
+        (
+            "a header longer than the file",
+            safetensors(1 << 20, good.as_bytes(), &[0; 8]),
+        ),
+        ("a header that ends early", safetensors(10, good.as_bytes(), &[0; 8])),
+        ("not UTF-8", safetensors(4, b"{\"\xff\"", &[])),
+        ("not JSON", of_header("[[[[", &[])),
+        ("deep JSON", of_header(&"[".repeat(200_000), &[])),
+        (
+            "overlapping",
+            of_header(&two(&tensor("[2]", 0, 8), &tensor("[2]", 4, 12)), &[0; 12]),
+        ),
+        (
+            "a hole",
+            of_header(&two(&tensor("[1]", 0, 4), &tensor("[1]", 8, 12)), &[0; 12]),
+        ),
+        ("beyond the end", of_header(&one(&tensor("[4]", 0, 16)), &[0; 8])),
+        ("less than the file", of_header(&good, &[0; 64])),
+        ("backwards", of_header(&one(&tensor("[2]", 8, 0)), &[0; 8])),
+        (
+            "far away",
+            of_header(&one(&tensor("[2]", largest - 8, largest)), &[0; 8]),
+        ),
+        (
+            "a shape beyond 64 bits",
+            of_header(&one(&tensor("[4294967296,4294967296,4]", 0, 8)), &[0; 8]),
+        ),
+        (
+            "a shape of the largest size",
+            of_header(&one(&tensor("[18446744073709551615]", 0, 8)), &[0; 8]),
+        ),
+        ("a negative shape", of_header(&one(&tensor("[-2]", 0, 8)), &[0; 8])),
+        (
+            "a shape that is not the bytes'",
+            of_header(&one(&tensor("[3]", 0, 8)), &[0; 8]),
+        ),
+        ("a type that is not", of_header(&good.replace("F32", "F31"), &[0; 8])),
+        (
+            "a type that is not ours",
+            of_header(&good.replace("F32", "F64"), &[0; 8]).to_vec(),
+        ),
+    ];
+    for (what, bytes) in cases {
+        match read(&bytes) {
+            Err(Error::Corrupt { path, .. }) => assert!(path.ends_with("model.safetensors"), "{what}"),
+            Err(other) => panic!("{what}: {other}"),
+            Ok(_) => panic!("{what} was read"),
+        }
+    }
+}
+
+#[test]
+fn of_a_name_that_comes_twice_no_bytes_are_left_over() {
+    let tensor = r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    let other = r#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#;
+    assert!(read(&of_header(&format!(r#"{{"a":{tensor},"a":{other}}}"#), &[0; 8])).is_err());
+    assert!(read(&of_header(&format!(r#"{{"a":{tensor},"b":{tensor}}}"#), &[0; 4])).is_err());
+}
+
+fn open(folder: &Path) -> Result<ModelArtifact, Error> {
+    ModelArtifact::open(&files_of_folder(folder)?)
+}
+
+#[test]
+fn a_configuration_that_asks_for_everything_gets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), of_header("{}", &[])).unwrap();
+    let write = |config: &str| std::fs::write(folder.path().join("config.json"), config).unwrap();
+    write(CONFIG);
+    let model = open(folder.path()).unwrap();
+    assert!(matches!(
+        model.load(&Device::Cpu, Use::Infer),
+        Err(Error::MissingTensor { .. })
+    ));
+    let huge = "18446744073709551615";
+    for (from, to) in [
+        ("[2]", format!("[{huge}]")),
+        ("\"inputs\": 4", format!("\"inputs\": {huge}")),
+        ("[2]", "[0]".into()),
+    ] {
+        write(&CONFIG.replace(from, &to));
+        assert!(open(folder.path()).is_err(), "{to}");
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for text in [
+        "",
+        "null",
+        "[]",
+        &CONFIG.replace("[2]", &deep),
+        &CONFIG.replace("\"0\"", "\"7\""),
+    ] {
+        write(text);
+        assert!(
+            matches!(open(folder.path()), Err(Error::Corrupt { .. })),
+            "{}",
+            &text[..text.len().min(60)]
+        );
+    }
+}
+
+#[test]
+fn links_are_followed_to_files_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("model")).unwrap();
+    std::fs::write(path("real.json"), CONFIG).unwrap();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(path(to), path("model").join(name)).unwrap();
+    link("real.json", "config.json");
+    link("nowhere", "model.safetensors");
+    link("model/loop", "loop");
+    link("model", "folder");
+    let files = files_of_folder(&path("model")).unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["config.json"]);
+    assert!(matches!(open(&path("model")), Err(Error::MissingFile { .. })));
+}
