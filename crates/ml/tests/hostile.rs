@@ -1,5 +1,7 @@
 //! Model folders that nobody wrote in good faith are refused as damaged: soon, within little memory, without a panic.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
+
 use candle_core::Device;
 use orchestrate_ml::Error;
 use orchestrate_ml::artifact::{ModelArtifact, files_of_folder};

@@ -4,7 +4,7 @@
 //! never padded (batching pads); a special token spelled out in a text is ordinary text; the JSON form is canonical (the
 //! same vocabulary gives the same bytes). Vocabulary learning is our own, since the crate's trainer breaks ties by hash order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 use super::DataError;
+use super::error::listed;
 use super::wordpiece::{self, CONTINUATION};
 
 const PAD: &str = "[PAD]";
@@ -50,13 +51,16 @@ impl Tokenizer {
             origin: origin.to_owned(),
             reason,
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(error.to_string()))?;
+        let document = checked(bytes).map_err(refuse)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(document).map_err(|error| refuse(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
         inner.with_padding(None);
         inner.set_encode_special_tokens(true);
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.len();
-        if vocab.values().any(|&id| id as usize >= vocab_size) {
+        let ids: BTreeSet<u32> = vocab.values().copied().collect();
+        // Of two tokens with one id, only one would be written again.
+        if ids.len() < vocab_size || ids.last().is_some_and(|&id| id as usize >= vocab_size) {
             return Err(refuse(format!(
                 "its {vocab_size} tokens do not have the ids 0 to {}",
                 vocab_size - 1
@@ -188,6 +192,39 @@ impl Tokenizer {
     }
 }
 
+/// The document, if it is JSON and of BERT's kind: the `tokenizers` crate panics on some documents that are not.
+fn checked(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    const PARTS: [(&str, &[&str]); 5] = [
+        ("model", &["WordPiece"]),
+        (
+            "normalizer",
+            &[
+                "BertNormalizer",
+                "Lowercase",
+                "NFC",
+                "NFD",
+                "NFKC",
+                "NFKD",
+                "StripAccents",
+            ],
+        ),
+        ("pre_tokenizer", &["BertPreTokenizer", "Whitespace", "WhitespaceSplit"]),
+        ("post_processor", &["BertProcessing", "TemplateProcessing"]),
+        ("decoder", &["WordPiece"]),
+    ];
+    let document: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    for (part, known) in PARTS {
+        let value = &document[part];
+        let kind = value["type"].as_str().unwrap_or("of no type");
+        let is_left_out = value.is_null() && part != "model";
+        if !is_left_out && !known.contains(&kind) {
+            let known = listed(known.iter().copied());
+            return Err(format!("its {part} is {kind}; BERT's is one of {known}"));
+        }
+    }
+    Ok(document.to_string().into_bytes())
+}
+
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
@@ -286,9 +323,22 @@ mod tests {
         assert!(vocab(b"[PAD]\na\nb\na\n").contains("token `a` stands on lines 2 and 4"));
         assert!(vocab(b"\xff").contains("utf-8"));
         assert!(refused(Tokenizer::from_tokenizer_json("t", b"{}")).starts_with("t: not a tokenizer to use here"));
+        let cut = b"{\"version\":\"1.0\",\"decoder\":{\"type\":\"WordPiece\"";
+        assert!(refused(Tokenizer::from_tokenizer_json("t", cut)).contains("EOF"));
+        let other = refused(Tokenizer::from_tokenizer_json(
+            "t",
+            b"{\"model\":{\"type\":\"Unigram\"}}",
+        ));
+        assert!(
+            other.contains("its model is Unigram; BERT's is one of `WordPiece`"),
+            "{other}"
+        );
         let gap = Tokenizer::from_vocab_txt("v", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", true).unwrap();
-        let gap = gap.to_json().replace("\"a\":5", "\"a\":4000000000");
-        assert!(refused(Tokenizer::from_tokenizer_json("t", gap.as_bytes())).contains("do not have the ids 0 to 5"));
+        for id in ["4000000000", "1"] {
+            let gap = gap.to_json().replace("\"a\":5", &format!("\"a\":{id}"));
+            let error = refused(Tokenizer::from_tokenizer_json("t", gap.as_bytes()));
+            assert!(error.contains("do not have the ids 0 to 5"), "{id}: {error}");
+        }
     }
 
     #[test]
