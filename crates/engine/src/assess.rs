@@ -28,7 +28,7 @@ pub(crate) struct Assessor<'a> {
     graph: &'a ActionGraph,
     store: &'a Store,
     history: History,
-    files: FileDigests,
+    files: FileDigests<'a>,
 }
 
 impl<'a> Assessor<'a> {
@@ -38,7 +38,7 @@ impl<'a> Assessor<'a> {
             graph,
             store,
             history: History::open(store, recipe)?,
-            files: FileDigests::default(),
+            files: FileDigests::new(store),
         })
     }
 

@@ -8,6 +8,8 @@
 //!   garbage, never a result that was whole before and lacks bytes now.
 
 use super::holdings::{Held, Holdings, remove_file};
+use super::inventory::Named;
+use super::survey::tally;
 use super::{Store, StoreError, Survey, Tally};
 use crate::record::recorded_keys;
 use std::path::PathBuf;
@@ -15,6 +17,9 @@ use std::time::{Duration, SystemTime};
 
 /// How long damaged files are kept for whoever wants to look at them.
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long the digest of an input is remembered: what is read less often than this is read again.
+const STAT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// What is to be collected. Without a size or an age, all that is no root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +73,16 @@ impl Store {
         let now = SystemTime::now();
         let before = self.survey()?;
         let (old, aside) = self.quarantined(now)?;
+        let forgotten = self.forgotten(now)?;
         let mut holdings = Holdings::read(self, &recorded.all)?;
         let is_root = |result: &Held| recorded.recent.contains(&result.key);
         let roots = holdings.results.iter().filter(|result| is_root(result)).count();
+        let others = before.records.bytes + aside.bytes + before.stat.bytes - tally(&forgotten).bytes;
         for at in oldest_first(&holdings.results, is_root) {
             let age = now
                 .duration_since(holdings.results[at].file.modified)
                 .unwrap_or_default();
-            let bytes = holdings.bytes + before.records.bytes + aside.bytes;
+            let bytes = holdings.bytes + others;
             let is_garbage = match (options.max_age, options.max_bytes) {
                 (None, None) => true,
                 (max_age, max_bytes) => {
@@ -89,11 +96,13 @@ impl Store {
         let garbage = holdings.garbage();
         let removed = Survey {
             quarantine: Tally::of(old.iter().map(|(_, bytes)| *bytes)),
+            stat: tally(&forgotten),
             ..garbage.survey()
         };
         if !options.dry_run {
             garbage.remove()?;
             old.iter().try_for_each(|(path, _)| remove_file(path))?;
+            forgotten.iter().try_for_each(|file| remove_file(&file.path))?;
         }
         let left = before.without(&removed);
         let bytes_over = options
@@ -105,6 +114,13 @@ impl Store {
             left,
             bytes_over,
         })
+    }
+
+    /// The entries of the stat cache that were made too long ago.
+    fn forgotten(&self, now: SystemTime) -> Result<Vec<Named>, StoreError> {
+        let mut entries = self.named("stat")?;
+        entries.retain(|entry| now.duration_since(entry.modified).unwrap_or_default() > STAT);
+        Ok(entries)
     }
 
     /// What is in quarantine: the files that have been there for long enough, and how much the others are.

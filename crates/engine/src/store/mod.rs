@@ -7,6 +7,7 @@
 //! | `keys/ab/<key>` | key documents |
 //! | `results/ab/<key>` | action results: the action cache |
 //! | `runs/` | run records |
+//! | `stat/ab/<digest>` | the stat cache: digests of external inputs; may be lost at any time |
 //! | `leases/` | locks of what is being made |
 //! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
 //! | `quarantine/` | what was found damaged |
@@ -37,6 +38,7 @@ mod occupancy;
 mod publish;
 mod result;
 mod session;
+mod stat;
 mod survey;
 mod verify_all;
 
