@@ -40,6 +40,7 @@ mod log_tail;
 mod plan;
 mod pools;
 mod process;
+mod ready;
 mod record;
 mod report;
 mod result;

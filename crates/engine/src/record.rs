@@ -1,8 +1,8 @@
 //! Run records: what each build did, and what `why` compares with.
 //!
 //! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it ends, and the
-//! end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what was done
-//! until then; a line that cannot be read, such as a last one cut short, is passed over.
+//! end. Invariants: lines are only ever appended, and before a build waits for anything they are written, so that the
+//! record of a build that was killed tells what was done until then; a line that cannot be read, such as a last one cut short, is passed over.
 
 use crate::digest::Digest;
 use crate::freshness::Reason;
@@ -17,6 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records of one recipe that are kept; older ones are removed.
 const KEPT: usize = 100;
+
+/// Bytes of lines that are written at once.
+const HELD_BACK: usize = 64 << 10;
 
 /// What came of an action, as the record has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,8 @@ enum Line {
 pub(crate) struct RunRecord {
     file: File,
     path: PathBuf,
+    /// Lines that are yet to be written.
+    lines: Vec<u8>,
 }
 
 impl RunRecord {
@@ -87,11 +92,13 @@ impl RunRecord {
             let path = folder.join(format!("{millis}-{}.jsonl", std::process::id()));
             match File::create_new(&path) {
                 Ok(file) => {
-                    let mut record = Self { file, path };
+                    let lines = Vec::new();
+                    let mut record = Self { file, path, lines };
                     record.append(&Line::Run {
                         recipe: recipe.to_owned(),
                         started_millis: millis,
-                    })?;
+                    });
+                    record.flush()?;
                     return Ok(record);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => millis += 1,
@@ -102,20 +109,29 @@ impl RunRecord {
 
     /// Notes what came of an action. A later note of the same action counts.
     pub(crate) fn note(&mut self, action: ActionRecord) -> Result<(), StoreError> {
-        self.append(&Line::Action(action))
+        self.append(&Line::Action(action));
+        if self.lines.len() > HELD_BACK {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Notes the end of the run.
     pub(crate) fn end(&mut self, seconds: f64, cancelled: bool) -> Result<(), StoreError> {
-        self.append(&Line::End { seconds, cancelled })
+        self.append(&Line::End { seconds, cancelled });
+        self.flush()
     }
 
-    fn append(&mut self, line: &Line) -> Result<(), StoreError> {
-        let mut json = serde_json::to_string(line).expect("a record's line is plain JSON");
-        json.push('\n');
-        self.file
-            .write_all(json.as_bytes())
-            .map_err(StoreError::io("write", &self.path))
+    /// Writes what was noted.
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
+        let written = self.file.write_all(&self.lines);
+        self.lines.clear();
+        written.map_err(StoreError::io("write", &self.path))
+    }
+
+    fn append(&mut self, line: &Line) {
+        serde_json::to_writer(&mut self.lines, line).expect("a record's line is plain JSON");
+        self.lines.push(b'\n');
     }
 }
 

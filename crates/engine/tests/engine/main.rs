@@ -16,4 +16,6 @@ mod records;
 #[cfg(test)]
 mod repair;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod store;
