@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::quantity::Cap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -95,6 +96,13 @@ pub struct Build {
     /// How many actions may run at once; they share the processor's threads. One for every four threads if not given.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// After a build that ran something, remove the oldest results that the last runs of no recipe need until the cache
+    /// is no larger; `none` keeps all.
+    #[arg(
+        long, value_name = "SIZE", default_value = "50GB", env = "ORCHESTRATE_CACHE_SIZE",
+        value_parser = crate::quantity::cap
+    )]
+    pub cache_size: Cap,
     /// After a failure, go on with what does not depend on it.
     #[arg(long)]
     pub keep_going: bool,

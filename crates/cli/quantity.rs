@@ -40,6 +40,29 @@ pub fn bytes(text: &str) -> Result<u64, BadQuantity> {
     Ok(value.round() as u64)
 }
 
+/// How large something may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cap {
+    /// So many bytes.
+    Bytes(u64),
+    /// As it likes.
+    None,
+}
+
+/// A size as [`bytes`] reads it; `none` and 0 set no bound.
+///
+/// # Errors
+/// [`BadQuantity`].
+pub fn cap(text: &str) -> Result<Cap, BadQuantity> {
+    if text.trim().eq_ignore_ascii_case("none") {
+        return Ok(Cap::None);
+    }
+    Ok(match bytes(text)? {
+        0 => Cap::None,
+        size => Cap::Bytes(size),
+    })
+}
+
 /// A time span: `12h`, `30d`.
 ///
 /// # Errors
@@ -86,6 +109,13 @@ mod tests {
             told.starts_with("write a number and a unit, one of B, kB, MB,") && told.ends_with("500MB or 10GiB"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_cap_may_be_none() {
+        let read = ["0", "none", "None", "0GB", "1kB"].map(|text| cap(text).unwrap());
+        assert_eq!(read, [Cap::None, Cap::None, Cap::None, Cap::None, Cap::Bytes(1000)]);
+        assert!(cap("unlimited").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::arguments::{Build, Format};
 use crate::exit::{ExitCode, Failure};
 use crate::exports::{Placing, exported_event, exported_line, put_exports};
 use crate::interrupt::cancel_on_signals;
+use crate::quantity::Cap;
 use crate::reporter::Reporter;
 use crate::session::{Session, open_store, require_utf8};
 use crate::{output, table};
@@ -24,7 +25,7 @@ pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(&arguments.steps)?;
     session.require_device()?;
-    let store = open_store(&arguments.cache)?;
+    let mut store = open_store(&arguments.cache)?;
     let cancel = cancel_on_signals();
     let reporter = Reporter::new(arguments.format);
     // The last event of a build is told last, behind those of the gates and exports.
@@ -40,6 +41,9 @@ pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
         Format::Json => built.print_events(end.into_inner().expect("no reporter panics")),
     };
     built.placing.failures.iter().for_each(Failure::show);
+    if built.report.executed > 0 && !built.report.cancelled {
+        keep_below(arguments.cache_size, &mut store);
+    }
     match (built.code(), told) {
         // A reader that went away hears what came of the build from the exit code all the same.
         (code, Ok(()) | Err(Failure::OutputClosed)) => Ok(code),
@@ -97,6 +101,30 @@ fn bring_up_to_date<'a>(
     };
     let built = once()?;
     if built.placing.found_damage { once() } else { Ok(built) }
+}
+
+/// Removes the oldest results of a cache that has grown too large. Whatever comes of it, the build stands.
+fn keep_below(cap: Cap, store: &mut Store) {
+    let Cap::Bytes(max_bytes) = cap else { return };
+    let size = |bytes: u64| table::bytes(bytes as f64);
+    match store.keep_below(max_bytes) {
+        Ok(None) => {}
+        Ok(Some(report)) => {
+            let (removed, left) = (report.removed.total().bytes, report.left.total().bytes);
+            let over = if report.bytes_over > 0 {
+                "; the rest is needed by the last runs"
+            } else {
+                ""
+            };
+            output::note(&format!(
+                "cache: removed {} that no recent run needs, {} left, at most {} wanted (--cache-size){over}",
+                size(removed),
+                size(left),
+                size(max_bytes)
+            ));
+        }
+        Err(error) => output::note(&format!("warning: the cache could not be kept small: {error}")),
+    }
 }
 
 /// Workers of this very program that share the threads.

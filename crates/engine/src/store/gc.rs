@@ -68,6 +68,26 @@ impl Store {
         self.occupancy.alone(&self.root, || self.collect(options))
     }
 
+    /// Removes the oldest results until the store holds at most `max_bytes`, roots aside: what a build does at its end.
+    /// Nothing is done, and nothing waited for, if that is so already or someone else has the folder open.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn keep_below(&mut self, max_bytes: u64) -> Result<Option<GcReport>, StoreError> {
+        if self.survey()?.total().bytes <= max_bytes {
+            return Ok(None);
+        }
+        let options = GcOptions {
+            max_bytes: Some(max_bytes),
+            ..GcOptions::default()
+        };
+        match self.gc(&options) {
+            Ok(report) => Ok(Some(report)),
+            Err(StoreError::InUse { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn collect(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
         let recorded = recorded_keys(self, options.keep_last)?;
         let now = SystemTime::now();
