@@ -86,6 +86,7 @@ pub fn build(
         fatal: None,
     };
     std::thread::scope(|scope| build.run(scope));
+    build.states.flush_record();
     if let Some(error) = build.fatal.or(build.states.record_error.take().map(EngineError::from)) {
         return Err(error);
     }

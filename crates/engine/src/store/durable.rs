@@ -53,7 +53,7 @@ impl Store {
             .map_err(StoreError::io("make a folder in", folder))
     }
 
-    fn temporary_file(&self) -> Result<NamedTempFile, StoreError> {
+    pub(super) fn temporary_file(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.session.folder();
         // As any other new file: what others may do with it is the user's umask's business.
         let permissions = Permissions::from_mode(0o666);

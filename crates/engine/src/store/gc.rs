@@ -1,4 +1,4 @@
-//! Garbage collection: what no recent run named goes.
+//! Garbage collection: what no recent run named goes, and what was remembered of inputs long ago.
 //!
 //! Roots are the results that the last runs of each recipe named, with their trees and blobs. Invariants:
 //! - Roots are never removed, and what they refer to neither.

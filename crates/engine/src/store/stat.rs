@@ -5,13 +5,13 @@
 //! future, and of the very stamp that the file has now, which was settled when the file was read; whatever else is
 //! found, or goes wrong, only means that the file is read. Entries are not synced: losing one costs a read.
 
-use super::Store;
 use super::check::read_if_there;
+use super::{Store, StoreError};
 use crate::digest::Digest;
 use crate::stamp::Stamp;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -66,13 +66,15 @@ impl Store {
         }
     }
 
-    fn write_stat(&self, name: &Digest, text: &[u8]) -> io::Result<()> {
+    /// Puts `text` in the place of an entry, unsynced.
+    fn write_stat(&self, name: &Digest, text: &[u8]) -> Result<(), StoreError> {
         let path = self.path_of("stat", name);
-        fs::create_dir_all(path.parent().expect("a named file lies in a folder"))?;
-        let mut file = tempfile::NamedTempFile::new_in(self.session.folder())?;
-        io::Write::write_all(&mut file, text)?;
-        file.persist(path)?;
-        Ok(())
+        let shard = path.parent().expect("a named file lies in a folder");
+        fs::create_dir_all(shard).map_err(StoreError::io("make the folder", shard))?;
+        let mut file = self.temporary_file()?;
+        file.write_all(text).map_err(StoreError::io("write", &path))?;
+        let placed = file.persist(&path).map_err(|error| error.error);
+        placed.map(drop).map_err(StoreError::io("write", &path))
     }
 
     /// The canonical path of an input, and the name of its entry.
