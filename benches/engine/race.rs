@@ -59,7 +59,7 @@ pub fn race(racers: &[&Racer<'_>], rounds: usize) -> Outcome<Vec<f64>> {
 }
 
 /// The middle one of `values`, the lower of two.
-pub fn median(mut values: Vec<f64>) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values
         .get(values.len().saturating_sub(1) / 2)
