@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::quantity::Interval;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -98,6 +99,11 @@ pub struct Build {
     /// After a failure, go on with what does not depend on it.
     #[arg(long)]
     pub keep_going: bool,
+    /// How often trainings keep a checkpoint, such as 30s or 5m, from which the next build goes on; `never` for none. It
+    /// changes no result.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::quantity::interval,
+          env = "ORCHESTRATE_CHECKPOINT_EVERY")]
+    pub checkpoint_every: Interval,
     /// How to tell what happens.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,

@@ -104,6 +104,7 @@ impl Failure {
                 | ModelError::NotFinite { .. }
                 | ModelError::NoGradient(_)
                 | ModelError::MaskLost { .. } => ExitCode::StepFailed,
+                ModelError::Stopped { .. } => ExitCode::Interrupted,
             },
             Self::Export { code, .. } => *code,
             Self::OutputClosed => ExitCode::Done,

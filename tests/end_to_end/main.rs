@@ -11,4 +11,5 @@ mod outputs;
 mod real_data;
 mod recipes;
 mod reruns;
+mod resume;
 mod workspace;

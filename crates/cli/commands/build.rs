@@ -74,6 +74,7 @@ fn bring_up_to_date<'a>(
         recipe: session.recipe.name.clone(),
         slots,
         keep_going: arguments.keep_going,
+        checkpoint_every: arguments.checkpoint_every.0,
     };
     let targets = session.lowered.targets(&arguments.steps);
     let once = || -> Result<Built<'a>, Failure> {
@@ -159,7 +160,21 @@ impl Built<'_> {
                 output::error(&format!("{} failed: {error}", action.name));
             }
         }
-        told.and_then(|()| output::line(&table::summary(&self.report)))
+        told.and_then(|()| output::line(&table::summary(&self.report)))?;
+        if self.report.cancelled {
+            self.show_where_it_stopped();
+        }
+        Ok(())
+    }
+
+    /// What was running when the build was told to stop, and how to go on.
+    fn show_where_it_stopped(&self) {
+        for action in self.report.actions.values().filter(|action| action.reason.is_some()) {
+            if let ActionOutcome::Skipped { because } = &action.outcome {
+                output::note(&format!("{}: {because}", action.name));
+            }
+        }
+        output::note("interrupted; the same command goes on from here");
     }
 
     fn show_figures(&self) -> Result<(), Failure> {

@@ -35,13 +35,14 @@ fn stat(arguments: &CacheStat) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-fn sections(survey: &Survey) -> [(&'static str, Tally); 6] {
+fn sections(survey: &Survey) -> [(&'static str, Tally); 7] {
     [
         ("blobs", survey.blobs),
         ("trees", survey.trees),
         ("results", survey.results),
         ("key documents", survey.documents),
         ("run records", survey.records),
+        ("checkpoints", survey.checkpoints),
         ("quarantine", survey.quarantine),
     ]
 }
@@ -86,12 +87,13 @@ fn gc(arguments: &CacheGc) -> Result<ExitCode, Failure> {
     let word = if arguments.dry_run { "would remove" } else { "removed" };
     let removed = report.removed;
     output::line(&format!(
-        "{word} {}: {} results, {} trees, {} blobs, {} key documents, {} files in quarantine",
+        "{word} {}: {} results, {} trees, {} blobs, {} key documents, {} checkpoints, {} files in quarantine",
         bytes(removed.total().bytes),
         removed.results.files,
         removed.trees.files,
         removed.blobs.files,
         removed.documents.files,
+        removed.checkpoints.files,
         removed.quarantine.files,
     ))?;
     let word = if arguments.dry_run { "would leave" } else { "left" };

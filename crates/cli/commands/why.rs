@@ -4,7 +4,8 @@ use crate::arguments::Why;
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use crate::session::{Session, open_store};
-use orchestrate_engine::{Decision, PlannedAction, Reason, plan};
+use orchestrate_engine::{ActionGraph, Decision, PlannedAction, Reason, plan};
+use orchestrate_recipe::continuation;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Prints the explanation.
@@ -21,7 +22,7 @@ pub fn run(arguments: &Why) -> Result<ExitCode, Failure> {
     for id in &step.actions {
         let name = session.lowered.graph.get(*id).name.as_str();
         if let Some(action) = by_name.get(name) {
-            explain(action, &by_name, 0, &mut told)?;
+            explain(action, &session.lowered.graph, &by_name, 0, &mut told)?;
         }
     }
     Ok(ExitCode::Done)
@@ -29,6 +30,7 @@ pub fn run(arguments: &Why) -> Result<ExitCode, Failure> {
 
 fn explain<'a>(
     action: &'a PlannedAction,
+    graph: &ActionGraph,
     by_name: &BTreeMap<&str, &'a PlannedAction>,
     depth: usize,
     told: &mut BTreeSet<&'a str>,
@@ -50,7 +52,9 @@ fn explain<'a>(
             output::line(&format!("{indent}{name}: runs, because since it last ran"))?;
             changes
                 .iter()
-                .try_for_each(|change| output::line(&format!("{indent}  {change}")))
+                .try_for_each(|change| output::line(&format!("{indent}  {change}")))?;
+            let continuation = graph.find(name).and_then(|id| continuation(graph.get(id), changes));
+            continuation.map_or(Ok(()), |told| output::line(&format!("{indent}  {told}")))
         }
         Decision::Run { reason, .. } => output::line(&format!("{indent}{name}: runs: {reason}")),
         Decision::Maybe { depends_on } => {
@@ -60,7 +64,7 @@ fn explain<'a>(
             let inputs = depends_on.iter().filter_map(|input| by_name.get(input.as_str()));
             inputs
                 .copied()
-                .try_for_each(|input| explain(input, by_name, depth + 1, told))
+                .try_for_each(|input| explain(input, graph, by_name, depth + 1, told))
         }
     }
 }

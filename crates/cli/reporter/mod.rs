@@ -73,13 +73,18 @@ fn lasting_line(event: &RunEvent) -> Option<String> {
             action,
             seconds,
             metrics,
+            measurements,
             ..
         } => {
             let accuracy = metrics.get("accuracy").map(|a| format!(", accuracy {:.2}%", 100.0 * a));
             let loss = metrics.get("final_loss").map(|l| format!(", loss {l:.4}"));
             let told = accuracy.or(loss).unwrap_or_default();
+            let resumed = measurements.get("resumed_after_step");
+            let resumed = resumed
+                .map(|step| format!(", going on from step {step}"))
+                .unwrap_or_default();
             Some(format!(
-                "done    {action} in {}{told}",
+                "done    {action} in {}{told}{resumed}",
                 crate::table::duration(*seconds)
             ))
         }

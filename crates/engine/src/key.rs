@@ -158,6 +158,15 @@ impl KeyDocument {
         }
     }
 
+    /// The document of `action` with the parameters of its trajectory alone, if it has one.
+    pub(crate) fn of_trajectory(&self, action: &Action) -> Option<Self> {
+        let parameters = action.trajectory.clone()?;
+        Some(Self {
+            parameters,
+            ..self.clone()
+        })
+    }
+
     /// The key; the encoding is described at the head of the module.
     #[must_use]
     pub fn key(&self) -> ActionKey {

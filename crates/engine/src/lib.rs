@@ -65,7 +65,7 @@ pub use record::{ActionRecord, RecordedOutcome};
 pub use report::{ActionOutcome, ActionReport, BuildReport};
 pub use result::ActionResult;
 pub use scheduler::{BuildOptions, build};
-pub use step::{FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
+pub use step::{CheckpointPlace, FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
 pub use store::{
     Damage, GcOptions, GcReport, Integrity, Lease, Lookup, Store, StoreError, Survey, Tally, VerifyReport,
 };

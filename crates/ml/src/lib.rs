@@ -7,6 +7,9 @@
 
 pub mod artifact;
 pub mod batch;
+pub mod checkpoint;
+pub mod context;
+mod course;
 pub mod data;
 pub mod device;
 pub mod distillation;

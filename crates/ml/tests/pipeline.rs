@@ -4,6 +4,7 @@
 
 use candle_core::Device;
 use orchestrate_ml::artifact::{Files, ModelArtifact, files_of_folder};
+use orchestrate_ml::checkpoint::Interruption;
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::models::ModelSpec;
@@ -28,6 +29,7 @@ const TRAINING: Training = Training {
     weight_decay: 0.01,
     schedule: Schedule::Linear,
     warmup: 0.1,
+    lr_decay: 0.0,
     gradient_clip: 1.0,
     label_smoothing: 0.0,
     dropout: 0.0,
@@ -95,6 +97,7 @@ fn context() -> Context<'static> {
         device: &Device::Cpu,
         seed: 1,
         watch: &|_| {},
+        interruption: Interruption::NONE,
     }
 }
 

@@ -4,6 +4,7 @@
 //! of it at once as [`RecipeErrors`]. Nothing here trains or runs anything.
 
 mod check;
+mod continuation;
 mod data;
 mod deployed;
 mod diagnostic;
@@ -29,6 +30,7 @@ mod steps;
 mod suggest;
 mod variables;
 
+pub use continuation::continuation;
 pub use deployed::{
     Device, Latency, ModelError, Prediction, Predictor, evaluate_folder, on_pool, open_device, prepare_process,
 };

@@ -94,6 +94,22 @@ impl Lowered {
     }
 }
 
+/// The parameters of a training without those by which one of another length, or of another course from some step on,
+/// differs: they are told in each checkpoint. Nothing for an action that does not train.
+fn trajectory(parameters: &Value) -> Option<Value> {
+    let mut parameters = parameters.clone();
+    let place = if parameters.get("finetune").is_some() {
+        "/finetune/training"
+    } else {
+        "/training"
+    };
+    let training = parameters.pointer_mut(place)?.as_object_mut()?;
+    for key in ["epochs", "max_steps", "learning_rate", "schedule", "warmup", "lr_decay"] {
+        training.remove(key);
+    }
+    Some(parameters)
+}
+
 /// Which steps are held against which others.
 fn comparisons(recipe: &Recipe) -> Vec<(String, String)> {
     let gates = recipe
@@ -194,6 +210,7 @@ impl<'a> Lowering<'a> {
         } else {
             self.numerics.clone()
         };
+        let trajectory = trajectory(&draft.parameters);
         self.graph.add(Action {
             name: draft.name,
             step: draft.step,
@@ -203,6 +220,7 @@ impl<'a> Lowering<'a> {
             numerics,
             inputs: draft.inputs,
             demand: draft.demand,
+            trajectory,
         })
     }
 

@@ -13,13 +13,14 @@ use std::path::Path;
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "blobs",
     "trees",
     "keys",
     "results",
     "runs",
     "leases",
+    "checkpoints",
     "tmp",
     "quarantine",
 ];

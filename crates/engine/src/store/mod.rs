@@ -8,6 +8,7 @@
 //! | `results/ab/<key>` | action results: the action cache |
 //! | `runs/` | run records |
 //! | `leases/` | locks of what is being made |
+//! | `checkpoints/ab/<key>/` | what steps need to go on after an interruption, by trajectory |
 //! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
 //! | `quarantine/` | what was found damaged |
 //! | `LOCK` | locked by everyone who has the store open |
@@ -24,7 +25,9 @@
 //! Several processes may use one store at the same time, except that garbage is collected by one that has it alone. It
 //! does not know of graphs or of scheduling.
 
+mod aside;
 mod check;
+mod checkpoints;
 mod durable;
 mod error;
 mod gc;

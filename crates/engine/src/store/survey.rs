@@ -53,6 +53,8 @@ pub struct Survey {
     pub documents: Tally,
     /// Run records.
     pub records: Tally,
+    /// What interrupted steps go on from.
+    pub checkpoints: Tally,
     /// What was found damaged.
     pub quarantine: Tally,
 }
@@ -77,6 +79,7 @@ impl Survey {
             results: self.results - removed.results,
             documents: self.documents - removed.documents,
             records: self.records - removed.records,
+            checkpoints: self.checkpoints - removed.checkpoints,
             quarantine: self.quarantine - removed.quarantine,
         }
     }
@@ -84,7 +87,7 @@ impl Survey {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> Tally {
-        self.blobs + self.trees + self.results + self.documents + self.records + self.quarantine
+        self.blobs + self.trees + self.results + self.documents + self.records + self.checkpoints + self.quarantine
     }
 }
 
@@ -100,6 +103,7 @@ impl Store {
             results: tally(&self.named("results")?),
             documents: tally(&self.named("keys")?),
             records: tally_unnamed(&self.unnamed("runs")?),
+            checkpoints: tally_unnamed(&self.checkpoints()?),
             quarantine: tally_unnamed(&self.unnamed("quarantine")?),
         })
     }

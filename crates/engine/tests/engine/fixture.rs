@@ -86,6 +86,7 @@ pub fn action(name: &str, parameters: Value, inputs: &[(&str, Input)]) -> Action
             .map(|(role, input)| ((*role).to_owned(), input.clone()))
             .collect(),
         demand: Demand::Slot,
+        trajectory: None,
     }
 }
 
@@ -110,6 +111,7 @@ pub fn options(slots: usize, keep_going: bool) -> BuildOptions {
         recipe: "recipe".into(),
         slots: NonZeroUsize::new(slots).unwrap(),
         keep_going,
+        checkpoint_every: None,
     }
 }
 

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod builds;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod gc;

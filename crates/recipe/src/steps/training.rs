@@ -61,8 +61,10 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
             ("linear", Schedule::Linear),
             ("constant", Schedule::Constant),
             ("cosine", Schedule::Cosine),
+            ("warmup_stable_decay", Schedule::WarmupStableDecay),
         ],
     );
+    let lr_decay = lr_decay(section, schedule);
     let warmup = section.real("warmup", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
     let gradient_clip = section.real("gradient_clip", "a number not below 0", |x| x >= 0.0);
     let label_smoothing = section.real("label_smoothing", "a number from 0 to below 1", |x| {
@@ -83,6 +85,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         weight_decay: weight_decay.unwrap_or(decay),
         schedule: schedule.unwrap_or(Schedule::Linear),
         warmup: warmup.unwrap_or(0.1),
+        lr_decay,
         gradient_clip: gradient_clip.unwrap_or(1.0),
         label_smoothing: label_smoothing.unwrap_or(0.0),
         dropout: dropout.unwrap_or(0.1),
@@ -90,6 +93,21 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         gradient_accumulation: gradient_accumulation.unwrap_or(1),
         gradient_checkpointing: gradient_checkpointing.unwrap_or(false),
     }
+}
+
+/// The fall at the end, which the other schedules have not. Of a schedule that was misspelt nothing is said.
+fn lr_decay(section: &mut Section, schedule: Option<Schedule>) -> f64 {
+    match schedule {
+        Some(Schedule::WarmupStableDecay) => {}
+        None if section.has("lr_schedule") => {}
+        None | Some(Schedule::Constant | Schedule::Linear | Schedule::Cosine) => {
+            section.refuse("lr_decay", "only `lr_schedule = \"warmup_stable_decay\"` has it");
+            return 0.0;
+        }
+    }
+    section
+        .real("lr_decay", "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
+        .unwrap_or(0.2)
 }
 
 /// Momentum, which AdamW has not. Of an optimizer that was misspelt nothing is said.

@@ -24,6 +24,7 @@ const DEFAULT: Training = Training {
     weight_decay: 0.01,
     schedule: Schedule::Linear,
     warmup: 0.1,
+    lr_decay: 0.0,
     gradient_clip: 1.0,
     label_smoothing: 0.0,
     dropout: 0.1,

@@ -99,6 +99,7 @@ fn every_kind_gives_the_bytes_that_it_always_gave() {
         recipe: recipe.name.clone(),
         slots: NonZeroUsize::MIN,
         keep_going: false,
+        checkpoint_every: None,
     };
     let executor = InProcessExecutor::new(&Kinds);
     let silent = |_: RunEvent| {};
