@@ -50,6 +50,27 @@ impl<'a> Assessor<'a> {
         tree_of: &dyn Fn(ActionId) -> Digest,
         needs_bytes: bool,
     ) -> Result<Assessment, EngineError> {
+        let (document, files) = self.document(id, tree_of)?;
+        let key = document.key();
+        let freshness = match find_result(self.store, &key, needs_bytes)? {
+            Ok(result) => Freshness::Fresh(result),
+            Err(Some(reason)) => Freshness::Stale(reason),
+            Err(None) => Freshness::Stale(self.explain(&self.graph.get(id).name, &document, &key)?),
+        };
+        Ok(Assessment {
+            key,
+            document,
+            files,
+            freshness,
+        })
+    }
+
+    /// The key document of `id`, and its external inputs as they are now.
+    pub(crate) fn document(
+        &mut self,
+        id: ActionId,
+        tree_of: &dyn Fn(ActionId) -> Digest,
+    ) -> Result<(KeyDocument, Vec<InputFile>), EngineError> {
         let action = self.graph.get(id);
         let mut inputs = BTreeMap::new();
         let mut files = Vec::new();
@@ -73,19 +94,7 @@ impl<'a> Assessor<'a> {
             };
             inputs.insert(role.clone(), digest);
         }
-        let document = KeyDocument::new(action, inputs);
-        let key = document.key();
-        let freshness = match find_result(self.store, &key, needs_bytes)? {
-            Ok(result) => Freshness::Fresh(result),
-            Err(Some(reason)) => Freshness::Stale(reason),
-            Err(None) => Freshness::Stale(self.explain(&action.name, &document, &key)?),
-        };
-        Ok(Assessment {
-            key,
-            document,
-            files,
-            freshness,
-        })
+        Ok((KeyDocument::new(action, inputs), files))
     }
 
     /// Why there is no result of `key`.

@@ -185,7 +185,11 @@ impl Job {
     }
 
     /// The files of all inputs, verified.
-    fn inputs(&self, action: &Action, context: &JobContext<'_>) -> Result<BTreeMap<String, InputFiles>, Halt> {
+    pub(crate) fn inputs(
+        &self,
+        action: &Action,
+        context: &JobContext<'_>,
+    ) -> Result<BTreeMap<String, InputFiles>, Halt> {
         let mut files = BTreeMap::new();
         let mut bad = Vec::new();
         for (role, digest) in &self.assessment.document.inputs {
@@ -213,7 +217,8 @@ impl Job {
         }
     }
 
-    fn execute(
+    /// Hands the work to the executor; what it makes is in `output`.
+    pub(crate) fn execute(
         &self,
         action: &Action,
         inputs: BTreeMap<String, InputFiles>,

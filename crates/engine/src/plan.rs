@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::freshness::{Freshness, Reason};
 use crate::graph::ActionGraph;
-use crate::key::ActionKey;
+use crate::key::{ActionKey, KeyDocument};
 use crate::store::Store;
 use std::collections::BTreeMap;
 
@@ -115,6 +115,32 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
     Ok(Plan {
         actions: actions.collect(),
     })
+}
+
+/// The key documents of `targets` and all that they need, if each action's artifact is what `artifact` says. Nothing for
+/// an action that reads one of which it says nothing.
+///
+/// # Errors
+/// [`EngineError`] if an input file or the store cannot be read.
+pub fn documents(
+    graph: &ActionGraph,
+    store: &Store,
+    targets: &[ActionId],
+    artifact: &dyn Fn(ActionId) -> Option<Digest>,
+) -> Result<BTreeMap<ActionId, Option<KeyDocument>>, EngineError> {
+    let mut assessor = Assessor::new(graph, store, "")?;
+    let documents = graph.ancestors_of(targets).into_iter().map(|id| {
+        if graph
+            .dependencies(id)
+            .into_iter()
+            .any(|input| artifact(input).is_none())
+        {
+            return Ok((id, None));
+        }
+        let tree_of = |input| artifact(input).expect("it was asked for before");
+        Ok((id, Some(assessor.document(id, &tree_of)?.0)))
+    });
+    documents.collect()
 }
 
 fn hit_tree(decisions: &BTreeMap<ActionId, Decision>, id: ActionId) -> Option<Digest> {

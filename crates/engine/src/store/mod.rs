@@ -46,6 +46,7 @@ mod verify_all;
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
 pub use lease::Lease;
+pub(crate) use publish::tree_of_folder;
 pub use result::Lookup;
 pub use survey::{Survey, Tally};
 pub use verify_all::{Damage, VerifyReport};

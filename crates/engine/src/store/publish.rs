@@ -6,8 +6,10 @@
 use super::durable::sync_folder;
 use super::{Store, StoreError};
 use crate::artifact::{Tree, TreeEntry};
+use crate::digest::copy_and_hash;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 impl Store {
@@ -34,6 +36,20 @@ impl Store {
         self.write_named("trees", &tree.digest(), &json)?;
         Ok(tree)
     }
+}
+
+/// The tree that [`Store::publish`] would make of `folder`; nothing is taken in.
+pub(crate) fn tree_of_folder(folder: &Path) -> Result<Tree, StoreError> {
+    let mut files = Vec::new();
+    list_files(folder, "", &mut files)?;
+    let entries = files.into_iter().map(|(path, origin)| {
+        let read = StoreError::io("read", &origin);
+        let (digest, size) = File::open(&origin)
+            .and_then(|mut file| copy_and_hash(&mut file, &mut io::sink()))
+            .map_err(read)?;
+        Ok(TreeEntry { path, size, digest })
+    });
+    Ok(Tree::new(entries.collect::<Result<_, StoreError>>()?)?)
 }
 
 /// Lists the files below `folder`, each with its path in the artifact.

@@ -18,4 +18,6 @@ mod records;
 #[cfg(test)]
 mod repair;
 #[cfg(test)]
+mod reproduce;
+#[cfg(test)]
 mod store;
