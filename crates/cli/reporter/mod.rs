@@ -90,6 +90,19 @@ fn lasting_line(event: &RunEvent) -> Option<String> {
         }
         // Its log was told line by line; what went wrong stands at the end, where it is not scrolled away.
         RunEvent::ActionFailed { action, .. } => Some(format!("failed  {action}")),
+        RunEvent::ActionChecked {
+            action,
+            same,
+            difference,
+            error,
+            seconds,
+            ..
+        } => {
+            let word = if *same { "same   " } else { "DIFFERS" };
+            let told = difference.as_ref().or(error.as_ref());
+            let told = told.map(|told| format!(": {told}")).unwrap_or_default();
+            Some(format!("{word} {action} in {}{told}", crate::table::duration(*seconds)))
+        }
         RunEvent::ActionWaiting { action, reason } => Some(format!("waits   {action}: {reason}")),
         RunEvent::Log { action, line } => Some(format!("log     {action}: {line}")),
         RunEvent::RunStarted { .. }

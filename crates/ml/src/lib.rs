@@ -12,6 +12,7 @@ pub mod context;
 mod course;
 pub mod data;
 pub mod device;
+pub mod difference;
 pub mod distillation;
 pub mod error;
 pub mod evaluation;

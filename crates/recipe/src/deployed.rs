@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 pub use orchestrate_ml::Error as ModelError;
 pub use orchestrate_ml::device::{on_pool, prepare_process};
+pub use orchestrate_ml::difference::describe_difference;
 pub use orchestrate_ml::evaluation::Latency;
 pub use orchestrate_ml::predict::{Device, Prediction, Predictor};
 
