@@ -32,6 +32,7 @@ mod holdings;
 mod inventory;
 mod layout;
 mod lease;
+mod listing;
 mod materialize;
 mod occupancy;
 mod publish;
@@ -42,7 +43,9 @@ mod verify_all;
 
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
-pub use lease::Lease;
+pub(crate) use lease::is_locked;
+pub use lease::{HeldLease, Lease, LeaseHolder};
+pub use listing::{ListedResult, RecordedName};
 pub use result::Lookup;
 pub use survey::{Survey, Tally};
 pub use verify_all::{Damage, VerifyReport};

@@ -16,4 +16,8 @@ mod records;
 #[cfg(test)]
 mod repair;
 #[cfg(test)]
+mod results;
+#[cfg(test)]
+mod runs;
+#[cfg(test)]
 mod store;
