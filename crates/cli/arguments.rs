@@ -1,5 +1,10 @@
 //! The command line.
 
+mod records;
+
+pub use records::{CacheLs, CacheRm, Diff, Log, Runs, Status};
+
+use crate::run_choice::RunChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -29,6 +34,14 @@ pub enum Command {
     Plan(Plan),
     /// Explain why a step would run again, down to the first cause.
     Why(Why),
+    /// List the recorded runs, the newest last.
+    Runs(Runs),
+    /// Show what a step printed when it ran, also if it is cached now.
+    Log(Log),
+    /// Compare two recorded runs: keys, metrics, artifacts.
+    Diff(Diff),
+    /// Say what runs on a cache at this moment, and what the last run of each recipe gave.
+    Status(Status),
     /// Draw the recipe's graph.
     Graph(Graph),
     /// Run an exported model on new input; one JSON line for each.
@@ -124,6 +137,9 @@ pub struct Why {
     pub recipe: RecipeArguments,
     /// The step to explain.
     pub step: String,
+    /// Compare with this run rather than the last: an id or the beginning of one, `last` or `last~N`.
+    #[arg(long, value_name = "RUN")]
+    pub against: Option<RunChoice>,
     #[command(flatten)]
     pub cache: CacheArguments,
 }
@@ -203,6 +219,10 @@ pub enum Cache {
     Verify(CacheVerify),
     /// Remove what the last runs of each recipe do not need. Without a size or an age, all of that.
     Gc(CacheGc),
+    /// List the results in it, the newest last.
+    Ls(CacheLs),
+    /// Forget the results of steps, so that the next build runs them again.
+    Rm(CacheRm),
 }
 
 /// Arguments of `cache stat`.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub enum ExitCode {
     /// All was done.
     Done = 0,
-    /// A step failed.
+    /// A step failed; of `diff --exit-code`, that artifacts differ.
     StepFailed = 1,
     /// The recipe or the command line is wrong.
     Usage = 2,

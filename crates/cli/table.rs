@@ -125,6 +125,19 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
     format!("{value:.digits$}{}", units[unit])
 }
 
+/// `0.9625`, `1.200e-5`, `1234567`: a figure of any kind, whole or with four significant digits.
+pub fn figure(value: f64) -> String {
+    let size = value.abs();
+    if value.fract() == 0.0 && size < 1e15 {
+        format!("{value:.0}")
+    } else if (1e-3..1e15).contains(&size) {
+        let digits = (3 - size.log10().floor() as i64).clamp(0, 9) as usize;
+        format!("{value:.digits$}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
 fn milliseconds(value: f64) -> String {
     let digits = if value < 9.9995 { 3 } else { 1 };
     format!("{value:.digits$}")
@@ -205,6 +218,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
+        assert_eq!(
+            [0.0, 0.9625, 1234.56, 1e-5, 7.0].map(figure).join(" "),
+            "0 0.9625 1235 1.000e-5 7"
+        );
         assert_eq!(
             [0.0, 7.0, 999.0, 1000.0, 12_345.0, 999_600.0, 5.3e9]
                 .map(count)

@@ -6,6 +6,7 @@ mod commands;
 mod dependencies;
 mod determinism;
 mod errors;
+mod inspection;
 mod kill;
 mod outputs;
 mod real_data;
