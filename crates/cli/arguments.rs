@@ -93,6 +93,13 @@ pub enum Format {
     Json,
 }
 
+/// A continuous-integration service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ci {
+    /// GitHub Actions.
+    Github,
+}
+
 /// Arguments of `build`.
 #[derive(Debug, Args)]
 pub struct Build {
@@ -114,6 +121,12 @@ pub struct Build {
     /// How to tell what happens.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
+    /// Write a JUnit report: one test case a step, and one a gate.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Tell this service too: marks on the recipe's lines, and a summary in the file that $GITHUB_STEP_SUMMARY names.
+    #[arg(long, value_enum, value_name = "SERVICE")]
+    pub ci: Option<Ci>,
 }
 
 /// Arguments of `plan`.

@@ -3,9 +3,12 @@
 //! Data goes to standard output, everything else to standard error. The exit code is one of [`exit::ExitCode`].
 
 mod arguments;
+mod ci;
 mod clock;
 mod columns;
 mod commands;
+#[cfg(test)]
+mod documentation;
 mod exit;
 mod exports;
 mod interrupt;

@@ -128,10 +128,7 @@ fn a_failed_step_keeps_its_error() {
     assert!(log.starts_with("data:texts: failed in run "), "{log}");
     assert!(log.contains("\n  error: ") && log.contains("lable"), "{log}");
     let skipped = workspace.succeed(&["log", "small", "teacher", "--run", "last"]).stdout;
-    assert!(
-        skipped.contains("teacher: skipped: data:texts failed\n"),
-        "{skipped}"
-    );
+    assert!(skipped.contains("teacher: skipped: data:texts failed\n"), "{skipped}");
     assert!(workspace.succeed(&["runs"]).stdout.ends_with("  failed\n"));
 }
 

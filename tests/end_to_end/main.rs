@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
 
 mod cache;
+mod ci;
 mod commands;
 mod dependencies;
 mod determinism;

@@ -1,6 +1,7 @@
 //! `orchestrate build`: brings a recipe up to date, puts its exports in place, and holds its gates against the result.
 
 use crate::arguments::{Build, Format};
+use crate::ci::{BuildView, CiReports};
 use crate::exit::{ExitCode, Failure};
 use crate::exports::{Placing, exported_event, exported_line, put_exports};
 use crate::interrupt::cancel_on_signals;
@@ -18,8 +19,17 @@ use std::sync::Mutex;
 /// Threads that an action gets where there are enough: more than a few are of little use to one training.
 const THREADS_A_JOB: usize = 4;
 
-/// Builds.
+/// Builds, and tells the continuous-integration services that are to know.
 pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
+    let reports = CiReports::new(arguments);
+    carry_out(arguments, &reports).inspect_err(|failure| {
+        if let Err(unwritten) = reports.of_failure(failure) {
+            unwritten.show();
+        }
+    })
+}
+
+fn carry_out(arguments: &Build, reports: &CiReports<'_>) -> Result<ExitCode, Failure> {
     require_utf8("--out", &arguments.out)?;
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(&arguments.steps)?;
@@ -40,15 +50,18 @@ pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
         Format::Json => built.print_events(end.into_inner().expect("no reporter panics")),
     };
     built.placing.failures.iter().for_each(Failure::show);
-    match (built.code(), told) {
+    let reported = reports.of_build(&built.view());
+    let mut code = built.code();
+    for failure in [told, reported].into_iter().filter_map(Result::err) {
         // A reader that went away hears what came of the build from the exit code all the same.
-        (code, Ok(()) | Err(Failure::OutputClosed)) => Ok(code),
-        (ExitCode::Done, Err(failure)) => Err(failure),
-        (code, Err(failure)) => {
+        if !matches!(failure, Failure::OutputClosed) {
             failure.show();
-            Ok(code)
+            if code == ExitCode::Done {
+                code = failure.code();
+            }
         }
     }
+    Ok(code)
 }
 
 /// A build that is over.
@@ -124,6 +137,16 @@ fn default_jobs() -> NonZeroUsize {
 }
 
 impl Built<'_> {
+    fn view(&self) -> BuildView<'_> {
+        BuildView {
+            session: self.session,
+            report: &self.report,
+            steps: &self.steps,
+            gates: &self.gates,
+            failures: &self.placing.failures,
+        }
+    }
+
     /// The code to end with.
     fn code(&self) -> ExitCode {
         if self.report.cancelled {
