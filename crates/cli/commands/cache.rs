@@ -1,5 +1,6 @@
 //! `orchestrate cache`: how much the cache holds, whether it is whole, and what may go.
 
+use super::{cache_ls, cache_rm};
 use crate::arguments::{Cache, CacheArguments, CacheGc, CacheStat, CacheVerify};
 use crate::exit::{ExitCode, Failure};
 use crate::session::open_store;
@@ -12,11 +13,16 @@ pub fn run(command: &Cache) -> Result<ExitCode, Failure> {
         Cache::Stat(arguments) => stat(arguments),
         Cache::Verify(arguments) => verify(arguments),
         Cache::Gc(arguments) => gc(arguments),
+        Cache::Ls(arguments) => cache_ls::run(arguments),
+        Cache::Rm(arguments) => cache_rm::run(arguments),
     }
 }
 
-/// The store that is there. A new one is of no use to these commands: the name is probably mistaken.
-fn open_existing(arguments: &CacheArguments) -> Result<Store, Failure> {
+/// The store that is there. A new one is of no use to who asks what is in it: the name is probably mistaken.
+///
+/// # Errors
+/// [`Failure::Usage`] if there is none, and the store's own.
+pub fn open_existing(arguments: &CacheArguments) -> Result<Store, Failure> {
     if !arguments.cache.exists() {
         return Err(Failure::Usage(format!(
             "there is no cache {}; name it with `--cache DIR`",

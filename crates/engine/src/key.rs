@@ -96,7 +96,7 @@ pub enum InputDigest {
 }
 
 /// Everything that an action's result depends on: what is hashed, kept beside the key, and explained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDocument {
     /// [`KEY_SCHEMA`] of the engine that wrote it.
     pub schema: u32,

@@ -26,6 +26,7 @@ mod artifact;
 mod assess;
 mod cancel;
 mod change;
+mod difference;
 mod digest;
 mod error;
 mod event;
@@ -43,6 +44,7 @@ mod record;
 mod report;
 mod reproduce;
 mod result;
+mod runs;
 mod scheduler;
 mod states;
 mod step;
@@ -53,6 +55,7 @@ pub use action::{Action, ActionId, Demand, Input, Kind};
 pub use artifact::{Tree, TreeEntry, TreeError};
 pub use cancel::Cancel;
 pub use change::{Change, changes};
+pub use difference::KeyDifference;
 pub use digest::{Digest, ParseDigestError};
 pub use error::EngineError;
 pub use event::RunEvent;
@@ -62,13 +65,15 @@ pub use graph::{ActionGraph, GraphError};
 pub use key::{ActionKey, InputDigest, KEY_SCHEMA, KeyDocument};
 pub use plan::{Decision, Plan, PlannedAction, documents, plan};
 pub use process::ProcessExecutor;
-pub use record::{ActionRecord, RecordedOutcome};
+pub use record::{ActionRecord, RecordedOutcome, RunCounts, StartedAction};
 pub use report::{ActionOutcome, ActionReport, BuildReport};
 pub use reproduce::{Describe, Reproduction, reproduce};
 pub use result::ActionResult;
+pub use runs::{RecordedRun, RunId, RunState, RunSummary};
 pub use scheduler::{BuildOptions, build};
 pub use step::{CheckpointPlace, FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
 pub use store::{
-    Damage, GcOptions, GcReport, Integrity, Lease, Lookup, Store, StoreError, Survey, Tally, VerifyReport,
+    Damage, GcOptions, GcReport, HeldLease, Integrity, Lease, LeaseHolder, ListedResult, Lookup, RecordedName, Store,
+    StoreError, Survey, Tally, VerifyReport,
 };
 pub use worker::{WorkOrder, WorkerMessage, run_worker};

@@ -50,6 +50,8 @@ pub struct PlannedAction {
     pub step: String,
     /// What would be done.
     pub decision: Decision,
+    /// What its key is the digest of, if it is known.
+    pub document: Option<KeyDocument>,
 }
 
 /// What a build would do: every action that the targets need, in topological order.
@@ -76,6 +78,7 @@ impl Plan {
 pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &str) -> Result<Plan, EngineError> {
     let mut assessor = Assessor::new(graph, store, recipe)?;
     let mut decisions: BTreeMap<ActionId, Decision> = BTreeMap::new();
+    let mut documents: BTreeMap<ActionId, KeyDocument> = BTreeMap::new();
     for id in graph.ancestors_of(targets) {
         let unknown: Vec<ActionId> = graph
             .dependencies(id)
@@ -85,6 +88,7 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
         let decision = if unknown.is_empty() {
             let tree_of = |input| hit_tree(&decisions, input).expect("all inputs are hits");
             let assessment = assessor.assess(id, &tree_of, targets.contains(&id))?;
+            documents.insert(id, assessment.document);
             match assessment.freshness {
                 Freshness::Fresh(result) => Decision::Hit {
                     key: assessment.key,
@@ -110,6 +114,7 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
             name: action.name.clone(),
             step: action.step.clone(),
             decision,
+            document: documents.remove(&id),
         }
     });
     Ok(Plan {

@@ -1,13 +1,15 @@
 //! Run records: what each build did, and what `why` compares with.
 //!
-//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it ends, and the
-//! end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what was done
-//! until then; a line that cannot be read, such as a last one cut short, is passed over.
+//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it starts and as it
+//! ends, and the end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what
+//! was done until then; a line that cannot be read, such as a last one cut short, is passed over; a build holds its
+//! record locked as long as it lives, so that one without an end whose lock is free is that of a build that was killed.
+//! Records of earlier versions, which say less, are read all the same.
 
 use crate::digest::Digest;
 use crate::freshness::Reason;
 use crate::key::ActionKey;
-use crate::store::{Store, StoreError};
+use crate::store::{RecordedName, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -59,15 +61,71 @@ pub struct ActionRecord {
     pub reason: Option<Reason>,
     /// How long it ran.
     pub seconds: f64,
+    /// When it ended, in milliseconds since 1970, where the record says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_millis: Option<u64>,
+    /// Why there is no result: what went wrong, or why it was not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The last lines that it logged, if it failed; those of a result are kept with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// That an action was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedAction {
+    /// Its name.
+    pub action: String,
+    /// Its step.
+    pub step: String,
+    /// Its key.
+    pub key: ActionKey,
+    /// When, in milliseconds since 1970.
+    pub started_millis: u64,
+}
+
+/// How many actions of a run came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunCounts {
+    /// Those that ran.
+    pub executed: usize,
+    /// Those whose result was known.
+    pub cached: usize,
+    /// Those that failed.
+    pub failed: usize,
+    /// Those that were not tried.
+    pub skipped: usize,
+}
+
+impl RunCounts {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, outcome: RecordedOutcome) {
+        match outcome {
+            RecordedOutcome::Cached => self.cached += 1,
+            RecordedOutcome::Executed => self.executed += 1,
+            RecordedOutcome::Failed => self.failed += 1,
+            RecordedOutcome::Skipped => self.skipped += 1,
+        }
+    }
 }
 
 /// One line of a record.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
-enum Line {
-    Run { recipe: String, started_millis: u64 },
+pub(crate) enum Line {
+    Run {
+        recipe: String,
+        started_millis: u64,
+    },
+    Started(StartedAction),
     Action(ActionRecord),
-    End { seconds: f64, cancelled: bool },
+    End {
+        seconds: f64,
+        cancelled: bool,
+        #[serde(default)]
+        counts: Option<RunCounts>,
+    },
 }
 
 /// The record of a run that goes on.
@@ -81,12 +139,12 @@ impl RunRecord {
     pub(crate) fn start(store: &Store, recipe: &str) -> Result<Self, StoreError> {
         let folder = runs_folder(store);
         remove_oldest(&folder, recipe)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let mut millis = now_millis();
         loop {
             let path = folder.join(format!("{millis}-{}.jsonl", std::process::id()));
             match File::create_new(&path) {
                 Ok(file) => {
+                    file.lock().map_err(StoreError::io("lock", &path))?;
                     let mut record = Self { file, path };
                     record.append(&Line::Run {
                         recipe: recipe.to_owned(),
@@ -100,14 +158,31 @@ impl RunRecord {
         }
     }
 
-    /// Notes what came of an action. A later note of the same action counts.
+    /// Notes that an action was begun.
+    pub(crate) fn note_start(&mut self, action: &str, step: &str, key: ActionKey) -> Result<(), StoreError> {
+        self.append(&Line::Started(StartedAction {
+            action: action.to_owned(),
+            step: step.to_owned(),
+            key,
+            started_millis: now_millis(),
+        }))
+    }
+
+    /// Notes what came of an action just now. A later note of the same action counts.
     pub(crate) fn note(&mut self, action: ActionRecord) -> Result<(), StoreError> {
-        self.append(&Line::Action(action))
+        self.append(&Line::Action(ActionRecord {
+            ended_millis: Some(now_millis()),
+            ..action
+        }))
     }
 
     /// Notes the end of the run.
-    pub(crate) fn end(&mut self, seconds: f64, cancelled: bool) -> Result<(), StoreError> {
-        self.append(&Line::End { seconds, cancelled })
+    pub(crate) fn end(&mut self, seconds: f64, cancelled: bool, counts: RunCounts) -> Result<(), StoreError> {
+        self.append(&Line::End {
+            seconds,
+            cancelled,
+            counts: Some(counts),
+        })
     }
 
     fn append(&mut self, line: &Line) -> Result<(), StoreError> {
@@ -161,7 +236,7 @@ impl History {
                 Ok(Line::Action(record)) if record.outcome.has_result() => {
                     of_this_run.insert(record.action.clone(), record);
                 }
-                Ok(Line::Run { .. } | Line::Action(_) | Line::End { .. }) | Err(_) => {}
+                Ok(Line::Run { .. } | Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => {}
             }
         }
         for (action, record) in of_this_run {
@@ -209,7 +284,7 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
                     keys.all.insert(key);
                     with_result.extend(outcome.has_result().then_some(key));
                 }
-                Ok(Line::Run { .. } | Line::Action(_) | Line::End { .. }) | Err(_) => {}
+                Ok(Line::Run { .. } | Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => {}
             }
         }
         let earlier = runs.entry(recipe).or_default();
@@ -221,12 +296,43 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
     Ok(keys)
 }
 
-fn runs_folder(store: &Store) -> PathBuf {
+/// What the keys with a result were called by the recorded runs, the newest first; one name a recipe.
+pub(crate) fn recorded_names(store: &Store) -> Result<HashMap<ActionKey, Vec<RecordedName>>, StoreError> {
+    let mut names: HashMap<ActionKey, Vec<RecordedName>> = HashMap::new();
+    for path in list_records(&runs_folder(store))?.iter().rev() {
+        let Some(mut lines) = lines_of(path)? else { continue };
+        let Some(recipe) = recipe_of(&mut lines) else { continue };
+        for line in lines {
+            let Ok(Line::Action(record)) = serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) else {
+                continue;
+            };
+            if let Some(key) = record.key.filter(|_| record.outcome.has_result()) {
+                let known = names.entry(key).or_default();
+                if known.iter().all(|name| name.recipe != recipe) {
+                    known.push(RecordedName {
+                        recipe: recipe.clone(),
+                        step: record.step,
+                        action: record.action,
+                    });
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Now, in milliseconds since 1970.
+pub(crate) fn now_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn runs_folder(store: &Store) -> PathBuf {
     store.root().join("runs")
 }
 
 /// The records in `folder`, oldest first.
-fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut records = Vec::new();
     for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
         let path = entry.map_err(StoreError::io("list", folder))?.path();
@@ -266,7 +372,7 @@ fn remove_oldest(folder: &Path, recipe: &str) -> Result<(), StoreError> {
 }
 
 /// The lines of a record, or nothing if another build just removed it.
-fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreError> {
+pub(crate) fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreError> {
     match File::open(path) {
         Ok(file) => Ok(Some(BufReader::new(file).split(b'\n'))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -278,6 +384,6 @@ fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreErro
 fn recipe_of(lines: &mut io::Split<BufReader<File>>) -> Option<String> {
     match serde_json::from_slice(&lines.next()?.ok()?) {
         Ok(Line::Run { recipe, .. }) => Some(recipe),
-        Ok(Line::Action(_) | Line::End { .. }) | Err(_) => None,
+        Ok(Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => None,
     }
 }

@@ -47,7 +47,7 @@ pub enum Reproduction {
 /// Tells in words how a file differs from the one of the first run: its path in the artifact, and where both lie.
 pub type Describe<'a> = &'a (dyn Fn(&str, &Path, &Path) -> String + Sync);
 
-/// Runs every action of `built`, a successful build of `graph`, again, and compares.
+/// Runs those actions of `built`, a successful build of `graph`, that are `chosen`, again, and compares.
 ///
 /// # Errors
 /// [`EngineError`] if an input or the store cannot be read.
@@ -58,6 +58,7 @@ pub type Describe<'a> = &'a (dyn Fn(&str, &Path, &Path) -> String + Sync);
 pub fn reproduce(
     graph: &ActionGraph,
     built: &BuildReport,
+    chosen: &[ActionId],
     options: &BuildOptions,
     store: &Store,
     executor: &dyn Executor,
@@ -74,7 +75,7 @@ pub fn reproduce(
         checkpoint_every: None,
         verified: Mutex::new(HashSet::new()),
     };
-    let jobs = Mutex::new(jobs(&context, built, &options.recipe)?);
+    let jobs = Mutex::new(jobs(&context, built, chosen, &options.recipe)?);
     let ended = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
         for _ in 0..options.slots.get() {
@@ -91,15 +92,16 @@ pub fn reproduce(
     Ok(ended.into_inner().expect("no one panics with this lock"))
 }
 
-/// Every action of `built` with its result, in topological order.
+/// The `chosen` actions with their results.
 fn jobs(
     context: &JobContext<'_>,
     built: &BuildReport,
+    chosen: &[ActionId],
     recipe: &str,
 ) -> Result<VecDeque<(Job, ActionResult)>, EngineError> {
     let result_of = |id: &ActionId| built.actions[id].result.as_ref().expect("the build was successful");
     let mut assessor = Assessor::new(context.graph, context.store, recipe)?;
-    let jobs = built.actions.keys().map(|id| {
+    let jobs = chosen.iter().map(|id| {
         let job = Job {
             id: *id,
             assessment: assessor.assess(*id, &|input| result_of(&input).tree, true)?,

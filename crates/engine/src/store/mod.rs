@@ -35,6 +35,7 @@ mod holdings;
 mod inventory;
 mod layout;
 mod lease;
+mod listing;
 mod materialize;
 mod occupancy;
 mod publish;
@@ -45,7 +46,9 @@ mod verify_all;
 
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
-pub use lease::Lease;
+pub(crate) use lease::is_locked;
+pub use lease::{HeldLease, Lease, LeaseHolder};
+pub use listing::{ListedResult, RecordedName};
 pub(crate) use publish::tree_of_folder;
 pub use result::Lookup;
 pub use survey::{Survey, Tally};

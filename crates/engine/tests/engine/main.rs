@@ -20,4 +20,8 @@ mod repair;
 #[cfg(test)]
 mod reproduce;
 #[cfg(test)]
+mod results;
+#[cfg(test)]
+mod runs;
+#[cfg(test)]
 mod store;
