@@ -93,6 +93,7 @@ impl Store {
         };
         if !options.dry_run {
             garbage.remove()?;
+            self.remove_leases()?;
             old.iter().try_for_each(|(path, _)| remove_file(path))?;
         }
         let left = before.without(&removed);
@@ -105,6 +106,12 @@ impl Store {
             left,
             bytes_over,
         })
+    }
+
+    /// Removes the files of leases whose holders died: no one else is here to hold one.
+    fn remove_leases(&self) -> Result<(), StoreError> {
+        let leases = self.unnamed("leases")?;
+        leases.iter().try_for_each(|(path, _)| remove_file(path))
     }
 
     /// What is in quarantine: the files that have been there for long enough, and how much the others are.

@@ -3,10 +3,10 @@
 //! Invariants: a lease is an exclusive `flock`, freed by the kernel however its holder ends; its file is removed while
 //! the lock is held, and a lock on a file that has been removed meanwhile is no lease.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, disk};
 use crate::digest::Digest;
 use crate::key::ActionKey;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = disk::remove_file(&self.path) {
             tracing::warn!(lease = %self.path.display(), %error, "a lease could not be removed");
         }
     }
@@ -63,8 +63,7 @@ impl Store {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    opened.map_err(StoreError::io("open", path))
+    disk::open_lock(path).map_err(StoreError::io("open", path))
 }
 
 /// Whether `file`, now locked, is still the one of that name: its last holder may have removed it meanwhile.

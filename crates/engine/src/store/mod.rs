@@ -25,8 +25,11 @@
 //! does not know of graphs or of scheduling.
 
 mod check;
+pub(crate) mod disk;
 mod durable;
 mod error;
+#[cfg(test)]
+mod faults;
 mod gc;
 mod holdings;
 mod inventory;
@@ -40,6 +43,7 @@ mod session;
 mod survey;
 mod verify_all;
 
+pub use durable::Scratch;
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
 pub use lease::Lease;
