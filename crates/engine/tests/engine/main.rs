@@ -4,9 +4,21 @@
 #[cfg(test)]
 mod builds;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
+mod contention;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod gc;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod mounted;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
