@@ -3,8 +3,8 @@
 use crate::fixture::{Fake, Workshop, all, concatenate, flip_bit, graph, options};
 use crate::store::faults::model::{Listing, list};
 use crate::{
-    ActionGraph, ActionOutcome, Cancel, Digest, EngineError, FailureClass, GcOptions, InProcessExecutor, Outcome,
-    StepError, Store, Work, build,
+    ActionGraph, ActionOutcome, Cancel, Digest, EngineError, FailureClass, GcOptions, InProcessExecutor, Integrity,
+    Outcome, StepError, Store, Work, build,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -81,6 +81,7 @@ impl Scenario {
                 assert!(expect_build(folder, "c").executed.is_empty());
             }
             Self::Collected => {
+                expect_whole_results(folder);
                 assert!(expect_build(folder, "2").executed.is_empty(), "roots stay");
                 collect(folder).unwrap();
                 assert!(list(&folder.join("store/leases")).is_empty(), "leases are collected");
@@ -120,6 +121,17 @@ fn known(folder: &Path, last: &str) -> BTreeSet<String> {
     all.filter(|(_, (key, _))| keys.contains(&key.to_string()))
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+/// No result that is there lacks its bytes.
+fn expect_whole_results(folder: &Path) {
+    let store = Store::open(&folder.join("store")).unwrap();
+    for (key, tree) in ["1", "2"].iter().flat_map(|last| expected()[last].digests.values()) {
+        let key = key.to_string().parse().unwrap();
+        if store.result(&key).unwrap().found().is_some() {
+            assert_eq!(store.has_bytes(tree).unwrap(), Integrity::Whole, "{key}");
+        }
+    }
 }
 
 /// How undisturbed builds end, by the text of their last action.
