@@ -21,6 +21,14 @@
 //! It knows nothing of machine learning, of recipes or of terminals, and runs on Unix alone: it relies on `flock`,
 //! process groups and syncing of folders.
 
+#[cfg(test)]
+extern crate self as orchestrate_engine;
+
+#[cfg(test)]
+#[path = "../tests/engine/fixture.rs"]
+#[expect(dead_code, reason = "it is made for the tests of what the engine offers to others")]
+mod fixture;
+
 mod action;
 mod artifact;
 mod assess;
@@ -73,7 +81,7 @@ pub use runs::{RecordedRun, RunId, RunState, RunSummary};
 pub use scheduler::{BuildOptions, build};
 pub use step::{CheckpointPlace, FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
 pub use store::{
-    Damage, GcOptions, GcReport, HeldLease, Integrity, Lease, LeaseHolder, ListedResult, Lookup, RecordedName, Store,
-    StoreError, Survey, Tally, VerifyReport,
+    Damage, GcOptions, GcReport, HeldLease, Integrity, Lease, LeaseHolder, ListedResult, Lookup, RecordedName, Scratch,
+    Store, StoreError, Survey, Tally, VerifyReport,
 };
 pub use worker::{WorkOrder, WorkerMessage, run_worker};

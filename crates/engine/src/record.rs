@@ -1,14 +1,17 @@
 //! Run records: what each build did, and what `why` compares with.
 //!
-//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it starts and as it
-//! ends, and the end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what
-//! was done until then; a line that cannot be read, such as a last one cut short, is passed over; a build holds its
-//! record locked as long as it lives, so that one without an end whose lock is free is that of a build that was killed.
-//! Records of earlier versions, which say less, are read all the same.
+//! A record is a file of JSON lines, `runs/<number>-<process>.jsonl`: the run, each action as it starts and as it ends,
+//! and the end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what was
+//! done until then; a line that cannot be read, such as a last one cut short, is passed over. That an action ran is made
+//! to last when it is noted, since its result is a root by that. The names of records ascend in the order in which the
+//! runs began, whatever the clock does meanwhile. A build holds its record locked as long as it lives, so that one
+//! without an end whose lock is free is that of a build that was killed. Records of earlier versions, which say less, are
+//! read all the same.
 
 use crate::digest::Digest;
 use crate::freshness::Reason;
 use crate::key::ActionKey;
+use crate::store::disk::{self, NewFile};
 use crate::store::{RecordedName, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -130,29 +133,36 @@ pub(crate) enum Line {
 
 /// The record of a run that goes on.
 pub(crate) struct RunRecord {
-    file: File,
-    path: PathBuf,
+    file: NewFile,
+    /// Whether the record's name was made to last.
+    is_lasting: bool,
 }
 
 impl RunRecord {
     /// Begins the record of a run of `recipe`, and removes the recipe's oldest ones.
     pub(crate) fn start(store: &Store, recipe: &str) -> Result<Self, StoreError> {
         let folder = runs_folder(store);
-        remove_oldest(&folder, recipe)?;
-        let mut millis = now_millis();
+        let records = list_records(&folder)?;
+        remove_oldest(&records, recipe)?;
+        let millis = now_millis();
+        let newest = records.last().map_or(0, |newest| newest.number);
+        let mut number = millis.max(newest.saturating_add(1));
         loop {
-            let path = folder.join(format!("{millis}-{}.jsonl", std::process::id()));
-            match File::create_new(&path) {
+            let path = folder.join(format!("{number}-{}.jsonl", std::process::id()));
+            match NewFile::create(&path) {
                 Ok(file) => {
                     file.lock().map_err(StoreError::io("lock", &path))?;
-                    let mut record = Self { file, path };
+                    let mut record = Self {
+                        file,
+                        is_lasting: false,
+                    };
                     record.append(&Line::Run {
                         recipe: recipe.to_owned(),
                         started_millis: millis,
                     })?;
                     return Ok(record);
                 }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => millis += 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = number.saturating_add(1),
                 Err(error) => return Err(StoreError::io("make", &path)(error)),
             }
         }
@@ -170,10 +180,12 @@ impl RunRecord {
 
     /// Notes what came of an action just now. A later note of the same action counts.
     pub(crate) fn note(&mut self, action: ActionRecord) -> Result<(), StoreError> {
+        let has_run = action.outcome == RecordedOutcome::Executed;
         self.append(&Line::Action(ActionRecord {
             ended_millis: Some(now_millis()),
             ..action
-        }))
+        }))?;
+        if has_run { self.sync() } else { Ok(()) }
     }
 
     /// Notes the end of the run.
@@ -185,12 +197,22 @@ impl RunRecord {
         })
     }
 
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let path = self.file.path();
+        self.file.sync().map_err(StoreError::io("sync", path))?;
+        if !self.is_lasting {
+            let folder = path.parent().expect("a record lies in a folder");
+            disk::sync_folder(folder).map_err(StoreError::io("sync", folder))?;
+            self.is_lasting = true;
+        }
+        Ok(())
+    }
+
     fn append(&mut self, line: &Line) -> Result<(), StoreError> {
         let mut json = serde_json::to_string(line).expect("a record's line is plain JSON");
         json.push('\n');
-        self.file
-            .write_all(json.as_bytes())
-            .map_err(StoreError::io("write", &self.path))
+        let written = self.file.write_all(json.as_bytes());
+        written.map_err(StoreError::io("write", self.file.path()))
     }
 }
 
@@ -205,10 +227,10 @@ pub(crate) struct History {
 impl History {
     /// The runs of `recipe` recorded so far.
     pub(crate) fn open(store: &Store, recipe: &str) -> Result<Self, StoreError> {
-        let unread = list_records(&runs_folder(store))?;
+        let records = list_records(&runs_folder(store))?;
         Ok(Self {
             recipe: recipe.to_owned(),
-            unread,
+            unread: records.into_iter().map(|record| record.path).collect(),
             found: HashMap::new(),
         })
     }
@@ -270,7 +292,7 @@ pub(crate) struct RecordedKeys {
 pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedKeys, StoreError> {
     let mut keys = RecordedKeys::default();
     let mut runs: HashMap<Option<String>, usize> = HashMap::new();
-    for path in list_records(&runs_folder(store))?.iter().rev() {
+    for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
         let recipe = recipe_of(&mut lines);
         let mut with_result = Vec::new();
@@ -299,7 +321,7 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
 /// What the keys with a result were called by the recorded runs, the newest first; one name a recipe.
 pub(crate) fn recorded_names(store: &Store) -> Result<HashMap<ActionKey, Vec<RecordedName>>, StoreError> {
     let mut names: HashMap<ActionKey, Vec<RecordedName>> = HashMap::new();
-    for path in list_records(&runs_folder(store))?.iter().rev() {
+    for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
         let Some(recipe) = recipe_of(&mut lines) else { continue };
         for line in lines {
@@ -331,8 +353,17 @@ pub(crate) fn runs_folder(store: &Store) -> PathBuf {
     store.root().join("runs")
 }
 
+/// A record's file. They sort by age, the oldest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RecordFile {
+    /// The time at which the run began in milliseconds, or more if the clock was set back since the run before.
+    number: u64,
+    process: u32,
+    pub(crate) path: PathBuf,
+}
+
 /// The records in `folder`, oldest first.
-pub(crate) fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn list_records(folder: &Path) -> Result<Vec<RecordFile>, StoreError> {
     let mut records = Vec::new();
     for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
         let path = entry.map_err(StoreError::io("list", folder))?.path();
@@ -341,28 +372,28 @@ pub(crate) fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
             .and_then(|name| name.to_str())
             .and_then(|name| name.strip_suffix(".jsonl"));
         let parts = name.and_then(|name| name.split_once('-'));
-        if let Some((Ok(millis), Ok(process))) = parts.map(|(a, b)| (a.parse::<u64>(), b.parse::<u32>())) {
-            records.push((millis, process, path));
+        if let Some((Ok(number), Ok(process))) = parts.map(|(a, b)| (a.parse(), b.parse())) {
+            records.push(RecordFile { number, process, path });
         }
     }
     records.sort();
-    Ok(records.into_iter().map(|(_, _, path)| path).collect())
+    Ok(records)
 }
 
-fn remove_oldest(folder: &Path, recipe: &str) -> Result<(), StoreError> {
-    let records = list_records(folder)?;
+/// Removes those of `records` of `recipe` that are too many, one more being about to be made.
+fn remove_oldest(records: &[RecordFile], recipe: &str) -> Result<(), StoreError> {
     if records.len() < KEPT {
         return Ok(());
     }
     let mut kept = 1;
-    for path in records.iter().rev() {
+    for RecordFile { path, .. } in records.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
         if recipe_of(&mut lines).as_deref() != Some(recipe) {
             continue;
         }
         kept += 1;
         if kept > KEPT {
-            match fs::remove_file(path) {
+            match disk::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 done => done.map_err(StoreError::io("remove", path))?,
             }

@@ -98,8 +98,8 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn runs(&self) -> Result<Vec<RunSummary>, StoreError> {
         let mut runs = Vec::new();
-        for path in list_records(&runs_folder(self))? {
-            runs.extend(summary(&path)?);
+        for record in list_records(&runs_folder(self))? {
+            runs.extend(summary(&record.path)?);
         }
         Ok(runs)
     }
@@ -110,8 +110,8 @@ impl Store {
     /// [`StoreError::Io`].
     pub fn run(&self, id: &RunId) -> Result<Option<RecordedRun>, StoreError> {
         let records = list_records(&runs_folder(self))?;
-        match records.iter().find(|path| RunId::of(path) == *id) {
-            Some(path) => read(path),
+        match records.iter().find(|record| RunId::of(&record.path) == *id) {
+            Some(record) => read(&record.path),
             None => Ok(None),
         }
     }

@@ -4,8 +4,7 @@
 //! they may go at any time, at the cost of work that is done again: with the result that they led to, by garbage
 //! collection, or by hand.
 
-use super::durable::sync_folder;
-use super::{Store, StoreError};
+use super::{Store, StoreError, disk};
 use crate::key::ActionKey;
 use std::fs;
 use std::io;
@@ -15,7 +14,7 @@ impl Store {
     /// The folder of `trajectory`, which is there from now on.
     pub(crate) fn checkpoint_folder(&self, trajectory: &ActionKey) -> Result<PathBuf, StoreError> {
         let folder = self.path_of("checkpoints", trajectory.digest());
-        fs::create_dir_all(&folder).map_err(StoreError::io("make the folder", &folder))?;
+        disk::make_folders(&folder).map_err(StoreError::io("make the folder", &folder))?;
         Ok(folder)
     }
 
@@ -30,12 +29,12 @@ impl Store {
             let entry = entry.map_err(StoreError::io("list", folder))?;
             if entry.file_name().as_encoded_bytes().starts_with(owner.as_bytes()) {
                 let path = entry.path();
-                fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+                disk::remove_file(&path).map_err(StoreError::io("remove", &path))?;
             }
         }
-        match fs::remove_dir(folder) {
+        match disk::remove_empty_folder(folder) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => sync_folder(folder),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
             Err(error) => Err(StoreError::io("remove", folder)(error)),
         }
     }

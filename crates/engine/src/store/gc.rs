@@ -8,7 +8,7 @@
 //!   garbage, never a result that was whole before and lacks bytes now.
 
 use super::aside::Asides;
-use super::holdings::{Held, Holdings};
+use super::holdings::{Held, Holdings, remove_file};
 use super::{Store, StoreError, Survey};
 use crate::record::recorded_keys;
 use std::time::{Duration, SystemTime};
@@ -102,6 +102,7 @@ impl Store {
         };
         if !options.dry_run {
             garbage.remove()?;
+            self.remove_leases()?;
             damaged.remove()?;
             checkpoints.remove()?;
         }
@@ -115,6 +116,12 @@ impl Store {
             left,
             bytes_over,
         })
+    }
+
+    /// Removes the files of leases whose holders died: no one else is here to hold one.
+    fn remove_leases(&self) -> Result<(), StoreError> {
+        let leases = self.unnamed("leases")?;
+        leases.iter().try_for_each(|(path, _)| remove_file(path))
     }
 }
 

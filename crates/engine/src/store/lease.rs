@@ -4,12 +4,12 @@
 //! the lock is held, and a lock on a file that has been removed meanwhile is no lease. The file's text, the process
 //! that holds it and since when, is for people: nothing relies on it.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, disk};
 use crate::digest::Digest;
 use crate::key::ActionKey;
 use crate::record::now_millis;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = disk::remove_file(&self.path) {
             tracing::warn!(lease = %self.path.display(), %error, "a lease could not be removed");
         }
     }
@@ -105,8 +105,7 @@ impl Store {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    opened.map_err(StoreError::io("open", path))
+    disk::open_lock(path).map_err(StoreError::io("open", path))
 }
 
 /// Writes into a lease's file who holds it.

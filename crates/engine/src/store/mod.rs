@@ -28,8 +28,11 @@
 mod aside;
 mod check;
 mod checkpoints;
+pub(crate) mod disk;
 mod durable;
 mod error;
+#[cfg(test)]
+mod faults;
 mod gc;
 mod holdings;
 mod inventory;
@@ -44,6 +47,7 @@ mod session;
 mod survey;
 mod verify_all;
 
+pub use durable::Scratch;
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
 pub(crate) use lease::is_locked;

@@ -18,6 +18,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::BadOutput`] and [`StoreError::Tree`] for what cannot be kept, [`StoreError::Io`].
     pub fn publish(&self, folder: &Path) -> Result<Tree, StoreError> {
+        let metadata = fs::symlink_metadata(folder).map_err(StoreError::io("read", folder))?;
+        if metadata.is_symlink() {
+            return Err(StoreError::BadOutput {
+                path: folder.to_owned(),
+                problem: "it is a symbolic link; write into the folder itself".to_owned(),
+            });
+        }
         let mut files = Vec::new();
         list_files(folder, "", &mut files)?;
         let mut entries = Vec::new();

@@ -6,9 +6,21 @@ mod builds;
 #[cfg(test)]
 mod checkpoints;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
+mod contention;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod gc;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod mounted;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

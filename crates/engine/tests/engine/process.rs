@@ -29,7 +29,7 @@ fn shell(script: &str) -> ProcessExecutor {
 }
 
 /// An executor whose workers are this test program, as [`worker_of_this_program`].
-fn ourselves() -> ProcessExecutor {
+pub fn ourselves() -> ProcessExecutor {
     let mut args: Vec<OsString> = vec![format!("{IS_WORKER}=1").into(), std::env::current_exe().unwrap().into()];
     args.extend(["--exact", "process::worker_of_this_program", "--nocapture"].map(OsString::from));
     ProcessExecutor {
