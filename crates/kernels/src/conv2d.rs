@@ -299,6 +299,7 @@ mod tests {
             (1, 2, 6, 7, 5, 1, 0),
             (3, 7, 3, 1, 1, 1, 0),
             (2, 1, 9, 2, 2, 3, 2),
+            (2, 3, 7, 5, 1, 2, 0),
         ] {
             let x = sample(&[batch, channels, side, side + 2], 1);
             let w = sample(&[outputs, channels, kernel, kernel], 2);

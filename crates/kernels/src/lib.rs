@@ -16,7 +16,10 @@
 
 mod activation;
 mod adamw;
+mod add_relu;
 mod attention;
+mod average_pool;
+mod batch_norm;
 mod checkpoint;
 mod conv2d;
 mod cross_entropy;
@@ -47,7 +50,10 @@ mod testing;
 
 pub use activation::{gelu, relu, tanh};
 pub use adamw::{AdamWStep, adamw_step};
+pub use add_relu::add_relu;
 pub use attention::attention;
+pub use average_pool::global_average_pool;
+pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_relu, scale_channels};
 pub use checkpoint::checkpoint;
 pub use conv2d::conv2d;
 pub use cross_entropy::cross_entropy;
