@@ -7,7 +7,7 @@
 use crate::gradients::hand_over;
 use crate::isa::multiversion;
 use crate::lanes;
-use crate::storage::{Planes, build_chunks, build_planes, cpu_slice, is_fused, slice, tensor};
+use crate::storage::{Planes, build_planes, cpu_slice, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -41,24 +41,6 @@ pub fn batch_norm_relu(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> 
     apply(x, weight, bias, eps, Rectifier::Behind)
 }
 
-/// x · scale + shift, each `[channels]`: what normalization by fixed statistics comes to. `x: [batch, channels, height,
-/// width]`.
-///
-/// The fused op has no gradient, and its backward pass is an error.
-///
-/// # Errors
-/// If the shapes do not fit.
-pub fn scale_channels(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    check_shapes(x, scale, shift)?;
-    if is_fused(x) {
-        return x
-            .contiguous()?
-            .apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleChannels);
-    }
-    x.broadcast_mul(&per_channel(scale)?)?
-        .broadcast_add(&per_channel(shift)?)
-}
-
 /// Whether negative results become 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rectifier {
@@ -66,7 +48,8 @@ pub(crate) enum Rectifier {
     Behind,
 }
 
-fn check_shapes(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<()> {
+/// `weight` and `bias` have one element for each channel of `x`.
+pub(crate) fn check_shapes(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<()> {
     let channels = x.dims4()?.1;
     if weight.dims() != [channels] || bias.dims() != [channels] {
         bail!(
@@ -116,7 +99,7 @@ pub(crate) fn statistics(moments: &[Moments], planes: Planes) -> Result<BatchSta
 }
 
 /// `[channels]` as it is broadcast over images.
-fn per_channel(values: &Tensor) -> Result<Tensor> {
+pub(crate) fn per_channel(values: &Tensor) -> Result<Tensor> {
     values.reshape((1, values.elem_count(), 1, 1))
 }
 
@@ -313,11 +296,6 @@ multiversion! {
         }
     }
 
-    fn scale_plane(x: &mut [f32], scale: f32, shift: f32) {
-        for v in x {
-            *v = *v * scale + shift;
-        }
-    }
 }
 
 struct BatchNorm {
@@ -375,35 +353,6 @@ impl CustomOp3 for BatchNorm {
             hand_over(weight, tensor(weight_gradient, weight.shape())?)?,
             hand_over(bias, tensor(bias_gradient, bias.shape())?)?,
         ))
-    }
-}
-
-struct ScaleChannels;
-
-impl CustomOp3 for ScaleChannels {
-    fn name(&self) -> &'static str {
-        "scale_channels"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        scale: &CpuStorage,
-        scale_layout: &Layout,
-        shift: &CpuStorage,
-        shift_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let planes = Planes::of(x_layout.shape())?;
-        let (scale, shift) = (cpu_slice(scale, scale_layout)?, cpu_slice(shift, shift_layout)?);
-        let x = cpu_slice(x, x_layout)?;
-        let values = build_chunks(x.len(), planes.plane.max(1), |offset, piece| {
-            let piece = piece.write_copy_of_slice(&x[offset..offset + planes.plane]);
-            let channel = offset / planes.plane % planes.channels;
-            scale_plane(piece, scale[channel], shift[channel]);
-            piece
-        });
-        Ok((CpuStorage::F32(values), x_layout.shape().clone()))
     }
 }
 
@@ -474,23 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn fixed_statistics_are_a_scale_and_a_shift() -> Result<()> {
-        let [x, scale, shift] = inputs(3, 5, 3, 7);
-        let ours = scale_channels(&x, &scale, &shift)?;
-        let doubles = [&x, &scale, &shift].map(|t| t.to_dtype(candle_core::DType::F64).unwrap());
-        let expected = scale_channels(&doubles[0], &doubles[1], &doubles[2])?.to_dtype(x.dtype())?;
-        assert!((ours - expected)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
-        let variable = candle_core::Var::from_tensor(&x)?;
-        assert!(
-            scale_channels(&variable, &scale, &shift)?
-                .sum_all()?
-                .backward()
-                .is_err()
-        );
-        Ok(())
-    }
-
-    #[test]
     fn empty_batch_and_wrong_width() -> Result<()> {
         let [x, weight, bias] = inputs(0, 5, 3, 3);
         for of_type in [candle_core::DType::F32, candle_core::DType::F64] {
@@ -501,10 +433,8 @@ mod tests {
                 statistics.mean.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?,
                 [0.0; 5]
             );
-            assert_eq!(scale_channels(&x, &weight, &bias)?.dims(), [0, 5, 3, 3]);
         }
         assert!(batch_norm(&sample(&[2, 4, 3, 3], 1), &weight, &bias, EPS).is_err());
-        assert!(scale_channels(&sample(&[2, 4, 3, 3], 1), &weight, &bias).is_err());
         Ok(())
     }
 }
