@@ -1,8 +1,10 @@
-//! Two-dimensional convolution: patches as columns, then a matrix product, image by image.
+//! Two-dimensional convolution: patches as columns, then a matrix product, image by image; 3×3 kernels that keep the image's
+//! size go [their own way](crate::conv3x3).
 //!
 //! The weight's gradient is summed over the images of a group, then over the groups in their order; groups depend on the
 //! batch size alone.
 
+use crate::conv3x3::Conv3x3;
 use crate::gradients::hand_over;
 use crate::patches::Geometry;
 use crate::product::{Matrix, Threads, multiply_into};
@@ -11,7 +13,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 /// Most groups that a batch is cut into for the weight's gradient.
-const GROUPS: usize = 16;
+pub(crate) const GROUPS: usize = 16;
 
 /// Cross-correlation of `x: [batch, in, height, width]` with `w: [out, in, k, k]`, plus `bias: [out]`, over an image with
 /// `padding` zeros on every side, to `[batch, out, height', width']` with height' = (height + 2 padding − k) / stride + 1.
@@ -65,10 +67,10 @@ struct Conv2d {
 }
 
 /// Gradients of one op, each flat.
-struct Gradients {
-    input: Option<Vec<f32>>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+pub(crate) struct Gradients {
+    pub(crate) input: Option<Vec<f32>>,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 /// What a group of images adds to the gradients of weight and bias, and its room for patches.
@@ -90,6 +92,9 @@ impl Conv2d {
     }
 
     fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        if let Some(direct) = Conv3x3::of(&self.geometry, self.outputs) {
+            return direct.forward(x, w, bias);
+        }
         let (patch, patches) = (self.geometry.patch(), self.geometry.patches());
         let len = self.outputs * patches;
         let w = Matrix::new(w, self.outputs, patch);
@@ -116,6 +121,9 @@ impl Conv2d {
     }
 
     fn backward(&self, g: &[f32], x: &[f32], w: &[f32], needs_input: bool) -> Gradients {
+        if let Some(direct) = Conv3x3::of(&self.geometry, self.outputs) {
+            return direct.backward(g, x, w, needs_input);
+        }
         let (patch, patches, image) = (self.geometry.patch(), self.geometry.patches(), self.geometry.image());
         let group = self.batch.div_ceil(GROUPS).max(1);
         let mut input = vec![0.0; if needs_input { x.len() } else { 0 }];
@@ -295,10 +303,13 @@ mod tests {
     fn gradients() -> Result<()> {
         for (batch, channels, side, outputs, kernel, stride, padding) in [
             (2, 1, 7, 3, 3, 1, 1),
+            (1, 3, 1, 17, 3, 1, 1),
+            (18, 17, 3, 5, 3, 1, 1),
             (17, 3, 5, 2, 3, 2, 1),
             (1, 2, 6, 7, 5, 1, 0),
             (3, 7, 3, 1, 1, 1, 0),
             (2, 1, 9, 2, 2, 3, 2),
+            (2, 3, 7, 5, 1, 2, 0),
         ] {
             let x = sample(&[batch, channels, side, side + 2], 1);
             let w = sample(&[outputs, channels, kernel, kernel], 2);
@@ -330,6 +341,7 @@ mod tests {
     #[test]
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 2, 1))?;
         same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1))
     }
 

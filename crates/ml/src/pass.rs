@@ -9,6 +9,17 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+/// What a batch norm does with the statistics of its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// Normalize by them, and move the running ones towards them: training.
+    Track,
+    /// Normalize by them alone: a part of a training pass that is run once more.
+    Repeat,
+    /// Normalize by the running ones: inference.
+    Running,
+}
+
 /// One forward pass. Make a new one for every pass: it counts its dropout sites.
 #[derive(Debug, Clone)]
 pub struct Pass {
@@ -17,11 +28,12 @@ pub struct Pass {
     step: u64,
     site: Cell<u32>,
     ranges: Ranges,
+    statistics: Statistics,
     checkpoints: bool,
 }
 
 impl Pass {
-    /// A pass in inference: no dropout, fixed ranges.
+    /// A pass in inference: no dropout, fixed ranges, running statistics.
     pub fn inference() -> Self {
         Self {
             dropout_rate: 0.0,
@@ -29,6 +41,7 @@ impl Pass {
             step: 0,
             site: Cell::new(0),
             ranges: Ranges::Fixed,
+            statistics: Statistics::Running,
             checkpoints: false,
         }
     }
@@ -49,6 +62,7 @@ impl Pass {
             step,
             site: Cell::new(0),
             ranges,
+            statistics: Statistics::Track,
             checkpoints: false,
         }
     }
@@ -81,13 +95,16 @@ impl Pass {
         let (first_site, next_site) = (self.site.get(), Arc::new(AtomicU32::new(0)));
         let (again, counter) = (AtomicBool::new(false), Arc::clone(&next_site));
         let y = checkpoint(x, move |x| {
-            // Observers have looked when the part was first run, and are not to look twice.
-            let ranges = if again.swap(true, Ordering::Relaxed) {
-                Ranges::Fixed
+            // Observers and running statistics have moved when the part was first run, and are not to move twice.
+            let (ranges, statistics) = if again.swap(true, Ordering::Relaxed) {
+                (Ranges::Fixed, Statistics::Repeat)
             } else {
-                ranges
+                (ranges, Statistics::Track)
             };
-            let pass = Self::training(dropout_rate, seed, step, ranges);
+            let pass = Self {
+                statistics,
+                ..Self::training(dropout_rate, seed, step, ranges)
+            };
             pass.site.set(first_site);
             let y = part(x, &pass).map_err(candle_core::Error::wrap)?;
             counter.store(pass.site.get(), Ordering::Relaxed);
@@ -100,6 +117,11 @@ impl Pass {
     /// What layers do with their ranges.
     pub fn ranges(&self) -> Ranges {
         self.ranges
+    }
+
+    /// What batch norms do with their statistics.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
     }
 
     /// The next dropout site of this pass, `None` where nothing is dropped.

@@ -55,11 +55,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(r#"{"source": "builtin:reviews", "train_rows": 48, "test_rows": 8}"#)
+    }
+
+    fn of(data: &str) -> Self {
         let bench = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        let spec = r#"{"source": "builtin:reviews", "train_rows": 48, "test_rows": 8}"#;
-        let spec: DataSpec = serde_json::from_str(spec).unwrap();
+        let spec: DataSpec = serde_json::from_str(data).unwrap();
         prepare_data(&spec, &Files::new(), None, &bench.new_folder("data")).unwrap();
         bench
     }
@@ -166,6 +169,20 @@ fn a_training_stopped_after_every_step_gives_the_same_bytes() {
     for training in [TRAINING, sgd, in_parts] {
         compare(&bench, |context, out| bench.train(training, context, out));
     }
+}
+
+#[test]
+fn running_statistics_go_on_too() {
+    let bench = Bench::of(r#"{"source": "builtin:digits", "train_rows": 48, "test_rows": 8}"#);
+    let model = ModelSpec::Resnet8 {
+        channels: vec![4, 4, 8],
+    };
+    let settings = TrainSettings {
+        model,
+        training: TRAINING,
+    };
+    let data = bench.files("data");
+    compare(&bench, |context, out| train(&data, &settings, context, out));
 }
 
 #[test]

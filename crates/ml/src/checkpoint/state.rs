@@ -1,5 +1,6 @@
-//! The state that the steps of a training change, to a file and back: parameters, the optimizer's moments, the ranges that
-//! observers have seen, and the losses so far. Random streams have no state: they are keyed by step.
+//! The state that the steps of a training change, to a file and back: parameters, running statistics, the optimizer's
+//! moments, the ranges that observers have seen, and the losses so far. Random streams have no state: they are keyed by
+//! step.
 
 use crate::artifact::LoadedModel;
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ impl State<'_> {
     }
 
     fn tensors(&self) -> BTreeMap<String, Kept> {
-        let variables = self.trainee.parameters.variables();
+        let variables = moved(self.trainee);
         let parameters = variables.map(|(name, variable)| (parameter(name), variable.as_detached_tensor()));
         let moments = self.optimizer.moments().map(|(name, moment)| (name, moment.clone()));
         let floats = parameters
@@ -91,7 +92,7 @@ impl State<'_> {
                 .map(|b| f64::from_le_bytes(*b))
                 .collect())
         };
-        let variables = self.trainee.parameters.variables();
+        let variables = moved(self.trainee);
         let variables: Vec<(&Var, Tensor)> = variables
             .map(|(name, variable)| Ok((variable, floats(&parameter(name), variable)?)))
             .collect::<Result<_>>()?;
@@ -114,6 +115,11 @@ impl State<'_> {
         }
         Ok(())
     }
+}
+
+/// The tensors that training moves: parameters, and states such as running statistics.
+fn moved(trainee: &LoadedModel) -> impl Iterator<Item = (&String, &Var)> {
+    trainee.parameters.variables().chain(trainee.parameters.states())
 }
 
 fn parameter(name: &str) -> String {

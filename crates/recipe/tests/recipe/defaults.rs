@@ -365,6 +365,8 @@ train_rows = 100
 architecture = "lenet5"
 [model.mlp]
 architecture = "mlp"
+[model.resnet]
+architecture = "resnet8"
 [step.a]
 kind = "train"
 data = "digits"
@@ -373,6 +375,10 @@ model = "lenet"
 kind = "train"
 data = "digits"
 model = "mlp"
+[step.c]
+kind = "train"
+data = "digits"
+model = "resnet"
 "#;
     let recipe = recipe(text);
     let model = |name: &str| match kind(&recipe, name) {
@@ -385,4 +391,8 @@ model = "mlp"
     };
     assert_eq!(model("a"), lenet);
     assert_eq!(model("b"), ModelSpec::Mlp { hidden: vec![300, 100] });
+    let resnet = ModelSpec::Resnet8 {
+        channels: vec![16, 32, 64],
+    };
+    assert_eq!(model("c"), resnet);
 }
