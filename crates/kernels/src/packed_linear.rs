@@ -146,11 +146,18 @@ impl PackedLinear {
             line
         });
         let mut sums = [bias; R];
+        let (panels, block) = (panels.map(panel), inner_block(self.inputs));
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `forward` comes here only where the processor has AVX-512.
         unsafe {
-            avx512::tile(a, panels.map(panel), inner_block(self.inputs), &mut sums);
+            avx512::tile(a, panels, block, &mut sums);
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!(
+            "{block} of {} lines in {}: there are panels on x86-64 alone",
+            panels[0].len(),
+            a.len()
+        );
         let first = 2 * pair * PANEL;
         let width = (2 * PANEL).min(self.outputs - first);
         for (r, sums) in sums.iter().enumerate() {
