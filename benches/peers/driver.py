@@ -2,7 +2,8 @@
 
 Every side of a case is a process of its own that lives for the whole case; they run in turn, the order turned round after
 every round, while the others wait. Before anything is timed, the sides must agree on logits or losses. Figures are
-medians; the ratio of the least times stands beside that of the medians, since it suffers less from a busy machine.
+medians. Beside their ratio stand those of the least times and of processor time, which suffer less from a busy machine;
+processor time means something with one thread alone, for waiting threads of the peers spend it as well.
 """
 
 import argparse
@@ -23,16 +24,18 @@ AGREEMENT = {"f32": 1e-4, "bf16": 2e-2, "int8": 5e-2, "dynamic": 5e-2, "static":
 class Side:
     """A process that runs one case in one way."""
 
-    def __init__(self, program: Path, folder: Path, case: str, name: str):
+    def __init__(self, program: Path, folder: Path, case: str, name: str, threads: int):
         kind, precision = name.split("-")
         self.name, self.precision, self.times = name, precision, []
+        self.runs, self.processor = 0, 0.0
         command = {
             "ours": [program, "serve", folder, case, precision],
             "torch": [sys.executable, HERE / "peer_torch.py", folder, precision],
             "onnx": [sys.executable, HERE / "peer_onnx.py", folder, precision],
         }[kind]
-        # As `orchestrate build` sets it for its workers.
-        environment = os.environ | {"CANDLE_NUM_THREADS": "1"}
+        # candle's own pool as `orchestrate build` sets it for its workers.
+        threads = {"RAYON_NUM_THREADS": str(threads), "PEER_THREADS": str(threads)}
+        environment = os.environ | {"CANDLE_NUM_THREADS": "1"} | threads
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.check = self.answer()
@@ -47,6 +50,18 @@ class Side:
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
         return self.answer()
+
+    def processor_time(self) -> float:
+        """Of the process so far, in ms."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
+
+    def run(self) -> None:
+        """One turn."""
+        before = self.processor_time()
+        self.times += self.ask(f"run {self.count}")
+        self.processor += self.processor_time() - before
+        self.runs += self.count + 1
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -71,7 +86,7 @@ def measure(sides: list[Side], rounds: int, seconds: float) -> None:
         side.count = max(2, min(200, round(seconds * 1e3 / first)))
     for turn in range(rounds):
         for side in sides if turn % 2 == 0 else reversed(sides):
-            side.times += side.ask(f"run {side.count}")
+            side.run()
 
 
 class Comparison:
@@ -115,7 +130,7 @@ class Comparison:
         sides = {}
         for name in dict.fromkeys(side for row in rows for side in (row.ours, row.theirs)):
             try:
-                sides[name] = Side(self.program, folder, case, name)
+                sides[name] = Side(self.program, folder, case, name, self.options.threads)
             except RuntimeError as error:
                 print(f"  {error}", file=sys.stderr)
         problem = disagreement(list(sides.values()))
@@ -137,11 +152,13 @@ class Comparison:
         medians = [statistics.median(side.times) for side in (ours, theirs)]
         least = [min(side.times) for side in (ours, theirs)]
         memory = [side.ask("peak")[0] for side in (ours, theirs)]
+        processor = [side.processor / side.runs for side in (ours, theirs)]
         ratio = medians[1] / medians[0]
         target = "      -" if row.target is None else f"{row.target:4.2f} {self.judge(ratio >= row.target)}"
         share = "" if rate is None else f"  {self.share(row.case, medians[0], rate)}"
+        ratios = f"{ratio:6.2f} {least[1] / least[0]:6.2f} {processor[1] / max(processor[0], 1e-9):6.2f}"
         print(
-            f"{row.title:<46} {medians[0]:9.3f} {medians[1]:9.3f} {ratio:6.2f} {least[1] / least[0]:6.2f}  {target:<12}"
+            f"{row.title:<46} {medians[0]:9.3f} {medians[1]:9.3f} {ratios}  {target:<12}"
             f"{memory[0]:6.0f} {memory[1]:6.0f} MiB{share}",
             flush=True,
         )
@@ -149,7 +166,7 @@ class Comparison:
             part = memory[0] / memory[1]
             verdict = self.judge(part <= MEMORY_TARGET)
             title = "  its peak memory, ours over theirs"
-            print(f"{title:<46} {memory[0]:9.0f} {memory[1]:9.0f} {part:6.2f}         {MEMORY_TARGET:4.2f} {verdict}")
+            print(f"{title:<46} {memory[0]:9.0f} {memory[1]:9.0f} {part:6.2f}                {MEMORY_TARGET:4.2f} {verdict}")
 
     def share(self, case: str, milliseconds: float, rate: float) -> str:
         settings = json.loads((self.work / case / "case.json").read_text())
@@ -163,12 +180,14 @@ def main() -> int:
     parser.add_argument("--rows", metavar="PATTERN", help="only rows whose title or case matches this expression")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every side (%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a side's turn, about (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side (%(default)s)")
     parser.add_argument("--program", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     wanted = [r for r in ROWS if options.rows is None or re.search(options.rows, f"{r.title} {r.case}")]
     comparison = Comparison(options.program, options.work, options)
-    print(f"{'work, peer':<46} {'ours ms':>9} {'peer ms':>9} {'ratio':>6} {'least':>6}  {'target':<12}peak memory", flush=True)
+    ratios = f"{'ratio':>6} {'least':>6} {'cpu':>6}"
+    print(f"{'work, peer':<46} {'ours ms':>9} {'peer ms':>9} {ratios}  {'target':<12}peak memory", flush=True)
     for case in dict.fromkeys(row.case for row in wanted):
         comparison.case(case, [row for row in wanted if row.case == case])
     return 1 if comparison.failed or not wanted else 0

@@ -5,11 +5,15 @@ peak memory in MiB. Every answer is a line of JSON.
 """
 
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+
+THREADS = int(os.environ.get("PEER_THREADS", os.cpu_count()))
 
 
 def answer(numbers: list[float]) -> None:
@@ -21,16 +25,15 @@ def peak_mebibytes() -> float:
     return int(re.search(r"VmHWM:\s*(\d+)", status).group(1)) / 1024
 
 
-def serve(check: list[float], once: Callable[[], object], warm_up: int = 0) -> None:
-    """Answers until standard input ends; `warm_up` runs before each request are not counted."""
+def serve(check: list[float], once: Callable[[], object]) -> None:
+    """Answers until standard input ends; a run before each request is not counted."""
     answer(check)
     for line in sys.stdin:
         command, *rest = line.split()
         if command == "peak":
             answer([peak_mebibytes()])
             continue
-        for _ in range(warm_up):
-            once()
+        once()
         times = []
         for _ in range(int(rest[0])):
             started = time.perf_counter()

@@ -121,13 +121,14 @@ impl Side {
         }
     }
 
-    /// Milliseconds of each of `count` runs.
+    /// Milliseconds of each of `count` runs, after one that is not counted.
     ///
     /// # Errors
     /// If the work fails.
     pub fn run(&self, count: usize) -> Result<Vec<f64>, Failure> {
         match self.case.work {
-            Work::Infer => (0..count)
+            // As a step of training is, the first run is left out.
+            Work::Infer => (0..=count)
                 .map(|_| {
                     let started = Instant::now();
                     self.model
@@ -136,11 +137,18 @@ impl Side {
                         .to_vec2::<f32>()?;
                     Ok(milliseconds(started))
                 })
-                .collect(),
+                .collect::<Result<Vec<_>, Failure>>()
+                .map(|times| times[1..].to_vec()),
             Work::Train => self.steps(count),
             Work::Distil => {
-                let teacher = (0..count).map(|_| self.teacher_pass()).collect::<Result<Vec<_>, _>>()?;
-                Ok(teacher.iter().zip(self.steps(count)?).map(|(t, s)| t + s).collect())
+                let teacher = (0..=count)
+                    .map(|_| self.teacher_pass())
+                    .collect::<Result<Vec<_>, _>>()?;
+                Ok(teacher[1..]
+                    .iter()
+                    .zip(self.steps(count)?)
+                    .map(|(t, s)| t + s)
+                    .collect())
             }
         }
     }
