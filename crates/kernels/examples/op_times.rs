@@ -5,9 +5,9 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use orchestrate_kernels::{
-    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, RandomKey, RandomStream, adamw_step, attention,
-    conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu, int8_gemm, keep_freed_memory,
-    layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
+    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, PackedLinear, RandomKey, RandomStream, adamw_step,
+    attention, conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu, int8_gemm,
+    keep_freed_memory, layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
 };
 use std::io::Write;
 use std::time::Instant;
@@ -163,6 +163,10 @@ fn integer_ops(report: &Report) -> Result<()> {
         let weight = Tensor::zeros((n, k), DType::F32, &Device::Cpu)?;
         report.once(&format!("linear f32 {m}x{k} to {n}"), || {
             linear(&x, &weight, None).map(drop)
+        })?;
+        let layer = PackedLinear::new(&weight, &Tensor::zeros(n, DType::F32, &Device::Cpu)?)?;
+        report.once(&format!("PackedLinear f32 {m}x{k} to {n}"), || {
+            layer.forward(&x).map(drop)
         })?;
     }
     Ok(())

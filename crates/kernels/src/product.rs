@@ -59,6 +59,11 @@ impl<'a> Matrix<'a> {
 /// `gemm` never cuts an inner dimension of this length, on any processor.
 const LONGEST_INNER: usize = 512;
 
+/// Where a product of inner dimension `inner` is cut: elements of a block, the last of which may be shorter.
+pub(crate) fn inner_block(inner: usize) -> usize {
+    inner.div_ceil(inner.div_ceil(LONGEST_INNER).max(1))
+}
+
 /// Who computes a product.
 #[derive(Clone, Copy)]
 pub(crate) enum Threads {
@@ -152,8 +157,7 @@ unsafe fn product(
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
     };
-    let blocks = a.columns.div_ceil(LONGEST_INNER);
-    let block = a.columns.div_ceil(blocks);
+    let block = inner_block(a.columns);
     for first in (0..a.columns).step_by(block) {
         let accumulate = accumulate || first > 0;
         // SAFETY: `Matrix` has checked that its elements are within its slice, of which this block of columns of `a` and
