@@ -8,7 +8,7 @@
 //! - **Same bits for any number of threads.** Work is split by shape, never by thread count, and partial sums are added in
 //!   the order of the data.
 //! - **Same bits for any vector width**, matrix products of f32 aside (see [`numerics_isa`]): the elementary functions are
-//!   our own polynomials and no multiplication is fused with an addition.
+//!   our own polynomials and no multiplication is fused with an addition. Products in bf16 have the same bits everywhere.
 //! - Integer products are exact, so that they are equal on every instruction set.
 //!
 //! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics, strided outputs
@@ -17,6 +17,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod bf16;
 mod checkpoint;
 mod conv2d;
 mod cross_entropy;
@@ -31,10 +32,12 @@ mod isa;
 mod lanes;
 mod layer_norm;
 mod linear;
+mod matrix;
 mod max_pool2d;
 mod memory;
 mod patches;
 mod philox;
+mod precision;
 mod product;
 mod random;
 mod reduction;
@@ -59,11 +62,12 @@ pub use fake_quantize::{
 };
 pub use gradients::{Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
-pub use isa::{Isa, numerics_isa, with_isa};
+pub use isa::{Isa, bf16_is_emulated, numerics_isa, with_isa};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use max_pool2d::max_pool2d;
 pub use memory::keep_freed_memory;
+pub use precision::Precision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
 pub use sgd::{SgdStep, sgd_step};
