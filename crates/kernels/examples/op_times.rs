@@ -5,8 +5,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use orchestrate_kernels::{
-    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, Precision, RandomKey, RandomStream, adamw_step,
-    attention, conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu, int8_gemm,
+    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, ProductPrecision, RandomKey, RandomStream,
+    adamw_step, attention, conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu, int8_gemm,
     keep_freed_memory, layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
 };
 use std::io::Write;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 const RUNS: usize = 15;
 
-const PRECISIONS: [(&str, Precision); 2] = [("f32", Precision::F32), ("bf16", Precision::Bf16)];
+const PRECISIONS: [(&str, ProductPrecision); 2] = [("f32", ProductPrecision::F32), ("bf16", ProductPrecision::Bf16)];
 
 fn normal(dims: &[usize]) -> Result<Tensor> {
     let mut stream = RandomStream::new(RandomKey {
@@ -178,7 +178,7 @@ fn integer_ops(report: &Report) -> Result<()> {
         report.once(&format!("Int8Linear {m}x{k} to {n}"), || layer.forward(&x).map(drop))?;
         let weight = Tensor::zeros((n, k), DType::F32, &Device::Cpu)?;
         report.once(&format!("linear f32 {m}x{k} to {n}"), || {
-            linear(&x, &weight, None, Precision::F32).map(drop)
+            linear(&x, &weight, None, ProductPrecision::F32).map(drop)
         })?;
     }
     Ok(())

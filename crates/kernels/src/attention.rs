@@ -6,7 +6,7 @@
 
 use crate::dropout::Dropout;
 use crate::matrix::Matrix;
-use crate::precision::Precision;
+use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply_into, multiply_shared};
 use crate::softmax::{self, masked_softmax_rows, softmax_backward_rows};
 use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor};
@@ -27,7 +27,7 @@ pub fn attention(
     key_mask: Option<&Tensor>,
     heads: usize,
     dropout: Option<Dropout>,
-    precision: Precision,
+    precision: ProductPrecision,
 ) -> Result<Tensor> {
     let (batch, length, width) = q.dims3()?;
     if k.dims() != q.dims() || v.dims() != q.dims() || heads == 0 || width % heads != 0 {
@@ -137,7 +137,7 @@ struct Attention {
     depth: usize,
     keys: Keys,
     dropout: Option<Dropout>,
-    precision: Precision,
+    precision: ProductPrecision,
 }
 
 /// One head of one sequence: where it lies, and how many keys it looks at.
@@ -331,7 +331,7 @@ impl CustomOp3 for Attention {
 
 #[cfg(test)]
 mod tests {
-    use super::Precision::F32;
+    use super::ProductPrecision::F32;
     use super::*;
     use crate::random::RandomKey;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};

@@ -6,7 +6,7 @@
 use crate::gradients::hand_over;
 use crate::matrix::Matrix;
 use crate::patches::Geometry;
-use crate::precision::Precision;
+use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply_into};
 use crate::storage::{build_chunks, cpu_slice, filled, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -28,7 +28,7 @@ pub fn conv2d(
     bias: Option<&Tensor>,
     stride: usize,
     padding: usize,
-    precision: Precision,
+    precision: ProductPrecision,
 ) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let (outputs, inputs, kernel, kernel_width) = w.dims4()?;
@@ -72,7 +72,7 @@ struct Conv2d {
     batch: usize,
     outputs: usize,
     geometry: Geometry,
-    precision: Precision,
+    precision: ProductPrecision,
 }
 
 /// Gradients of one op, each flat.
@@ -268,7 +268,7 @@ impl CustomOp3 for Conv2d {
 
 #[cfg(test)]
 mod tests {
-    use super::Precision::F32;
+    use super::ProductPrecision::F32;
     use super::*;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
 

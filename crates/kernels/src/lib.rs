@@ -67,7 +67,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use max_pool2d::max_pool2d;
 pub use memory::keep_freed_memory;
-pub use precision::Precision;
+pub use precision::ProductPrecision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
 pub use sgd::{SgdStep, sgd_step};

@@ -3,7 +3,7 @@
 use crate::gradients::hand_over;
 use crate::layer_norm::{add_to, sum_rows};
 use crate::matrix::Matrix;
-use crate::precision::Precision;
+use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply, multiply_into};
 use crate::storage::{build_chunks, cpu_slice, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -18,7 +18,7 @@ const ROWS: usize = 64;
 ///
 /// # Errors
 /// If the shapes do not fit.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: ProductPrecision) -> Result<Tensor> {
     let inputs = x.dim(D::Minus1)?;
     let (outputs, expected) = weight.dims2()?;
     if inputs != expected || bias.is_some_and(|b| b.dims() != [outputs]) {
@@ -60,7 +60,7 @@ fn reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tenso
 struct Linear {
     inputs: usize,
     outputs: usize,
-    precision: Precision,
+    precision: ProductPrecision,
 }
 
 impl Linear {
@@ -204,7 +204,7 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::Precision::F32;
+    use super::ProductPrecision::F32;
     use super::*;
     use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
 

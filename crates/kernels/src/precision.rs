@@ -2,7 +2,7 @@
 
 /// The precision of matrix products; everything else is f32 in both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Precision {
+pub enum ProductPrecision {
     /// Operands as they are.
     #[default]
     F32,

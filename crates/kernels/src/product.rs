@@ -5,7 +5,7 @@
 
 use crate::bf16;
 use crate::matrix::Matrix;
-use crate::precision::Precision;
+use crate::precision::ProductPrecision;
 use crate::storage::Shared;
 use gemm::Parallelism;
 
@@ -36,7 +36,7 @@ impl Output {
 }
 
 /// a · b as a new row-major buffer.
-pub(crate) fn multiply(a: Matrix<'_>, b: Matrix<'_>, precision: Precision, threads: Threads) -> Vec<f32> {
+pub(crate) fn multiply(a: Matrix<'_>, b: Matrix<'_>, precision: ProductPrecision, threads: Threads) -> Vec<f32> {
     let len = a.rows() * b.columns();
     let mut out = Vec::with_capacity(len);
     // SAFETY: the allocation holds `len` elements, and nothing else can reach it.
@@ -57,7 +57,7 @@ pub(crate) fn multiply_into(
     a: Matrix<'_>,
     b: Matrix<'_>,
     output: Output,
-    precision: Precision,
+    precision: ProductPrecision,
     threads: Threads,
 ) {
     assert_eq!(out.len(), a.rows() * b.columns(), "the size of a product");
@@ -79,7 +79,7 @@ pub(crate) unsafe fn multiply_shared(
     a: Matrix<'_>,
     b: Matrix<'_>,
     output: Output,
-    precision: Precision,
+    precision: ProductPrecision,
 ) {
     // SAFETY: the rows are this task's alone.
     unsafe { product(out, [offset, row_stride], a, b, output, precision, Threads::One) }
@@ -96,7 +96,7 @@ unsafe fn product(
     a: Matrix<'_>,
     b: Matrix<'_>,
     output: Output,
-    precision: Precision,
+    precision: ProductPrecision,
     threads: Threads,
 ) {
     assert_eq!(a.columns(), b.rows(), "the inner dimension of a product");
@@ -113,9 +113,9 @@ unsafe fn product(
             }
         }
         // SAFETY: as above.
-        (_, _, Precision::F32) => unsafe { f32_product(out.pointer(offset), row_stride, a, b, output, threads) },
+        (_, _, ProductPrecision::F32) => unsafe { f32_product(out.pointer(offset), row_stride, a, b, output, threads) },
         // SAFETY: as above.
-        (_, _, Precision::Bf16) => unsafe { bf16::product(out, [offset, row_stride], a, b, output, threads) },
+        (_, _, ProductPrecision::Bf16) => unsafe { bf16::product(out, [offset, row_stride], a, b, output, threads) },
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
                 multiply(
                     Matrix::new(&a, m, k),
                     Matrix::new(&b, k, n),
-                    Precision::F32,
+                    ProductPrecision::F32,
                     Threads::All
                 ),
                 expected,
@@ -213,7 +213,7 @@ mod tests {
                 Matrix::new(&a, m, k),
                 Matrix::new(&b, k, n),
                 Output::Add,
-                Precision::F32,
+                ProductPrecision::F32,
                 Threads::One,
             );
             assert!(twice.iter().zip(&expected).all(|(t, e)| *t == 2.0 * e));
@@ -225,7 +225,7 @@ mod tests {
         const HALVED: Output = Output::Replace { factor: 0.5 };
         let a = [1.0, 2.0, 3.0, 4.0];
         let a = Matrix::new(&a, 2, 2);
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
             let mut out = [9.0; 7];
             let shared = Shared::new(&mut out);
             // SAFETY: this is the only task.

@@ -138,7 +138,7 @@ fn tile(sums: &mut Sums, left: &[[super::Pair; ROWS]], right: &[[super::Pair; CO
 mod tests {
     use super::*;
     use crate::isa::with_isa;
-    use crate::precision::Precision;
+    use crate::precision::ProductPrecision;
     use crate::product::{multiply, multiply_into};
     use crate::random::{RandomKey, RandomStream};
 
@@ -196,7 +196,7 @@ mod tests {
                 let n = SIZES[(i + 2 * j) % SIZES.len()];
                 let (a, b) = (values(Values::Normal, m * k, 1), values(Values::Normal, k * n, 2));
                 let (x, y) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
-                let got = multiply(x, y, Precision::Bf16, Threads::All);
+                let got = multiply(x, y, ProductPrecision::Bf16, Threads::All);
                 for (i, got) in got.iter().enumerate() {
                     let (row, column) = (i / n, i % n);
                     let terms = (0..k).map(|p| rounded(&a[row * k + p]) * rounded(&b[p * n + column]));
@@ -223,8 +223,8 @@ mod tests {
                 let start = values(kind, m * n, 5);
                 let run = |x, y| {
                     let mut out = start.clone();
-                    multiply_into(&mut out, x, y, Output::Add, Precision::Bf16, Threads::All);
-                    out.extend(multiply(x, y, Precision::Bf16, Threads::One));
+                    multiply_into(&mut out, x, y, Output::Add, ProductPrecision::Bf16, Threads::All);
+                    out.extend(multiply(x, y, ProductPrecision::Bf16, Threads::One));
                     bits(&out)
                 };
                 let expected = with_isa(Isa::Portable, || run(x, y));
@@ -249,7 +249,7 @@ mod tests {
         a[5 * 33 + 32] = f32::NAN;
         a[7 * 33] = f32::INFINITY;
         let (a, b) = (Matrix::new(&a, 20, 33), Matrix::new(&b, 33, 40));
-        let got = multiply(a, b, Precision::Bf16, Threads::All);
+        let got = multiply(a, b, ProductPrecision::Bf16, Threads::All);
         for (row, got) in got.chunks_exact(40).enumerate() {
             match row {
                 5 => assert!(got.iter().all(|v| v.is_nan())),

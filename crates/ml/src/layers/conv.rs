@@ -76,7 +76,7 @@ impl Conv2d {
         match &self.operand {
             Operand::Float { simulation, bias } => {
                 let (x, weight) = simulation.operands(x, pass)?;
-                Ok(conv2d(&x, &weight, Some(bias), 1, self.padding)?)
+                Ok(conv2d(&x, &weight, Some(bias), 1, self.padding, pass.precision())?)
             }
             Operand::Integer(layer) => Ok(layer.forward(x)?),
         }
