@@ -331,7 +331,7 @@ impl CustomOp3 for Attention {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::F32;
+    use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::random::RandomKey;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
@@ -407,6 +407,21 @@ mod tests {
         let qkv = inputs(3, 65, 34);
         same_bits_everywhere(&qkv.each_ref(), |t| {
             attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), F32)
+        })
+    }
+
+    #[test]
+    fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
+        let qkv = inputs(3, 65, 34);
+        check(
+            &qkv.each_ref(),
+            |t| attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), Bf16),
+            |t| reference(t[0], t[1], t[2], None, 2, Some(DROPOUT)),
+            Differences::Skip,
+            2e-2,
+        )?;
+        same_bits_everywhere(&qkv.each_ref(), |t| {
+            attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), Bf16)
         })
     }
 

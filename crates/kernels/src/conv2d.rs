@@ -268,7 +268,7 @@ impl CustomOp3 for Conv2d {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::F32;
+    use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
 
@@ -343,6 +343,19 @@ mod tests {
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
         same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, F32))
+    }
+
+    #[test]
+    fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
+        let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
+        check(
+            &[&x, &w, &bias],
+            |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, Bf16),
+            |t| by_places(t[0], t[1], Some(t[2]), 1, 1),
+            Differences::Skip,
+            1e-2,
+        )?;
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, Bf16))
     }
 
     #[test]

@@ -204,7 +204,7 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::F32;
+    use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
 
@@ -238,6 +238,28 @@ mod tests {
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (x, weight, bias) = (sample(&[301, 129], 1), sample(&[65, 129], 2), sample(&[65], 3));
         same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), F32))
+    }
+
+    /// A bf16 has 8 significant bits; the gradient that comes in is rounded too.
+    #[test]
+    fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
+        for (rows, inputs, outputs) in [(6, 17, 65), (301, 129, 63), (2, 1, 1)] {
+            let (x, weight, bias) = (
+                sample(&[rows, inputs], 1),
+                sample(&[outputs, inputs], 2),
+                sample(&[outputs], 3),
+            );
+            check(
+                &[&x, &weight, &bias],
+                |t| linear(t[0], t[1], Some(t[2]), Bf16),
+                |t| reference(t[0], t[1], Some(t[2])),
+                Differences::Skip,
+                1e-2,
+            )?;
+            same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), Bf16))?;
+            same_bits_everywhere(&[&x, &weight], |t| linear(t[0], t[1], None, Bf16))?;
+        }
+        Ok(())
     }
 
     #[test]
