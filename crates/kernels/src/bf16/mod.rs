@@ -26,3 +26,9 @@ const COLUMNS: usize = 32;
 
 /// The sums of a tile.
 type Sums = [[f32; COLUMNS]; ROWS];
+
+/// Rows and columns of a block whose rows and columns are exchanged in one go: lanes of a register of AVX-512.
+const SIDE: usize = 16;
+
+/// Such a block.
+type Block = [[Pair; SIDE]; SIDE];

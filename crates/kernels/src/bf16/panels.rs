@@ -1,46 +1,51 @@
 //! An operand of a product, rounded to bf16 and laid out as the tile kernel reads it.
 
-use super::Pair;
-use crate::isa::multiversion;
+use super::{Block, COLUMNS, Pair, ROWS, SIDE};
+use crate::isa::{Isa, multiversion};
 use crate::matrix::Matrix;
 use crate::product::Threads;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
-/// Pairs along the inner dimension that are laid out in one go: a panel's part of them stays in the first-level cache.
-const CHUNK: usize = 64;
+/// Panels that one task lays out: so many that rows which lie side by side are read in long stretches.
+const GROUP: usize = 8;
 
 /// The rows of a matrix in panels of `WIDTH`; in a panel, pair after pair along the columns, and in those each row in turn.
 /// What is missing at the ends is zero.
 pub(super) struct Panels<const WIDTH: usize> {
-    pairs: Vec<[Pair; WIDTH]>,
+    pairs: Vec<Pair>,
     depth: usize,
 }
 
 impl<const WIDTH: usize> Panels<WIDTH> {
-    /// Rounds and lays out the rows of `matrix`, by `fill` for consecutive groups of panels.
-    fn new(
+    /// Rounds and lays out the rows of `matrix`.
+    ///
+    /// # Safety
+    /// `fill` writes every pair of the panels that it is given, which begin at a row.
+    unsafe fn new(
         matrix: Matrix<'_>,
         threads: Threads,
-        fill: impl Fn(Matrix<'_>, usize, &mut [[Pair; WIDTH]]) + Sync,
+        fill: impl Fn(Matrix<'_>, usize, &mut [MaybeUninit<Pair>]) + Sync,
     ) -> Self {
-        // Panels that one task lays out: so many that rows which lie side by side are read in long stretches.
-        const GROUP: usize = 8;
         let depth = matrix.columns().div_ceil(2);
-        let mut pairs = vec![[[0; 2]; WIDTH]; matrix.rows().div_ceil(WIDTH) * depth];
-        let group = (GROUP * depth).max(1);
+        let len = matrix.rows().div_ceil(WIDTH) * depth * WIDTH;
+        let mut pairs = Vec::with_capacity(len);
+        let spare = &mut pairs.spare_capacity_mut()[..len];
         match threads {
-            Threads::One => fill(matrix, 0, &mut pairs),
-            Threads::All => pairs
-                .par_chunks_mut(group)
+            Threads::One => fill(matrix, 0, spare),
+            Threads::All => spare
+                .par_chunks_mut((GROUP * depth * WIDTH).max(1))
                 .enumerate()
-                .for_each(|(index, pairs)| fill(matrix, index * GROUP * WIDTH, pairs)),
+                .for_each(|(index, panels)| fill(matrix, index * GROUP * WIDTH, panels)),
         }
+        // SAFETY: `fill` was given all of them, and has written them by this function's contract.
+        unsafe { pairs.set_len(len) };
         Self { pairs, depth }
     }
 
     /// How many panels there are.
     pub(super) fn count(&self) -> usize {
-        self.pairs.len().checked_div(self.depth).unwrap_or(0)
+        self.pairs.len().checked_div(self.depth * WIDTH).unwrap_or(0)
     }
 
     /// Pairs along the inner dimension.
@@ -50,98 +55,121 @@ impl<const WIDTH: usize> Panels<WIDTH> {
 
     /// The pairs `first` to `last` of a panel.
     pub(super) fn part(&self, panel: usize, first: usize, last: usize) -> &[[Pair; WIDTH]] {
-        &self.pairs[panel * self.depth + first..panel * self.depth + last]
+        let start = panel * self.depth;
+        let pairs = &self.pairs[(start + first) * WIDTH..(start + last) * WIDTH];
+        pairs.as_chunks().0
     }
 }
 
-impl Panels<{ super::ROWS }> {
+impl Panels<ROWS> {
     /// The rows of `matrix`, the left operand.
     pub(super) fn of_rows(matrix: Matrix<'_>, threads: Threads) -> Self {
-        Self::new(matrix, threads, fill_rows)
+        // SAFETY: `fill` writes every pair.
+        unsafe { Self::new(matrix, threads, fill_rows) }
     }
 }
 
-impl Panels<{ super::COLUMNS }> {
+impl Panels<COLUMNS> {
     /// The columns of `matrix`, the right operand.
     pub(super) fn of_columns(matrix: Matrix<'_>, threads: Threads) -> Self {
-        Self::new(matrix.transposed(), threads, fill_columns)
+        // SAFETY: `fill` writes every pair.
+        unsafe { Self::new(matrix.transposed(), threads, fill_columns) }
     }
 }
 
 multiversion! {
-    fn fill_rows(matrix: Matrix<'_>, first: usize, out: &mut [[Pair; super::ROWS]]) {
-        fill(matrix, first, out);
+    fn fill_rows(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Pair>]) {
+        fill::<ROWS>(matrix, first, out);
     }
 
-    fn fill_columns(matrix: Matrix<'_>, first: usize, out: &mut [[Pair; super::COLUMNS]]) {
-        fill(matrix, first, out);
+    fn fill_columns(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Pair>]) {
+        fill::<COLUMNS>(matrix, first, out);
     }
 }
 
-/// Fills panels with the rows from `first` on.
+/// Writes every pair of the panels that begin with row `first`.
 #[inline(always)]
-fn fill<const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [[Pair; WIDTH]]) {
+fn fill<const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Pair>]) {
     let depth = matrix.columns().div_ceil(2);
     if depth == 0 {
         return;
     }
-    let last = matrix.rows().min(first + out.len() / depth * WIDTH);
+    let panels = out.chunks_exact_mut(depth * WIDTH);
     if matrix.strides()[1] == 1 {
-        for (panel, out) in out.chunks_exact_mut(depth).enumerate() {
-            let first = first + panel * WIDTH;
-            fill_from_lines(matrix, first, last.min(first + WIDTH), out);
+        for (panel, out) in panels.enumerate() {
+            fill_from_lines::<WIDTH>(matrix, first + panel * WIDTH, out);
         }
-    } else {
-        for pair in 0..depth {
-            let low = &matrix.at(first, 2 * pair)[..last - first];
-            if 2 * pair + 1 < matrix.columns() {
-                let high = &matrix.at(first, 2 * pair + 1)[..last - first];
-                interleave(low, high, &mut out[pair..], depth);
-            } else {
-                for (panel, low) in low.chunks(WIDTH).enumerate() {
-                    for (pair, low) in out[panel * depth + pair].iter_mut().zip(low) {
-                        *pair = [round(*low), 0];
-                    }
+        return;
+    }
+    let count = (matrix.rows() - first).min(panels.len() * WIDTH);
+    for pair in 0..depth {
+        let low = &matrix.at(first, 2 * pair)[..count];
+        let high = if 2 * pair + 1 < matrix.columns() {
+            &matrix.at(first, 2 * pair + 1)[..count]
+        } else {
+            &[]
+        };
+        for panel in 0..count.div_ceil(WIDTH) {
+            let start = panel * WIDTH;
+            let pairs = interleave::<WIDTH>(&low[start..], high.get(start..).unwrap_or_default());
+            out[(panel * depth + pair) * WIDTH..][..WIDTH].write_copy_of_slice(&pairs);
+        }
+    }
+}
+
+/// One panel of rows that each lie in one piece, block by block.
+#[inline(always)]
+fn fill_from_lines<const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Pair>]) {
+    let width = WIDTH.min(SIDE);
+    for (block, out) in out.chunks_mut(SIDE * WIDTH).enumerate() {
+        let start = 2 * SIDE * block;
+        let len = (matrix.columns() - start).min(2 * SIDE);
+        for part in (0..WIDTH).step_by(SIDE) {
+            let mut lines = [[[0; 2]; SIDE]; SIDE];
+            for (row, line) in (first + part..matrix.rows()).zip(&mut lines[..width]) {
+                let x = &matrix.at(row, start)[..len];
+                match x.first_chunk::<{ 2 * SIDE }>() {
+                    Some(x) => line.as_flattened_mut().copy_from_slice(&x.map(round)),
+                    None => line
+                        .as_flattened_mut()
+                        .iter_mut()
+                        .zip(x)
+                        .for_each(|(y, x)| *y = round(*x)),
                 }
             }
-        }
-    }
-}
-
-/// One panel of rows that each lie in one piece.
-#[inline(always)]
-fn fill_from_lines<const WIDTH: usize>(matrix: Matrix<'_>, first: usize, last: usize, out: &mut [[Pair; WIDTH]]) {
-    for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
-        let start = 2 * CHUNK * chunk;
-        let len = (matrix.columns() - start).min(2 * CHUNK);
-        for row in first..last {
-            let mut rounded = [[0; 2]; CHUNK];
-            for (rounded, x) in rounded.as_flattened_mut().iter_mut().zip(&matrix.at(row, start)[..len]) {
-                *rounded = round(*x);
-            }
-            for (out, pair) in out.iter_mut().zip(rounded) {
-                out[row - first] = pair;
+            for (line, out) in turned(&lines).iter().zip(out.chunks_exact_mut(WIDTH)) {
+                out[part..part + width].write_copy_of_slice(&line[..width]);
             }
         }
     }
 }
 
-/// The same pair of all rows, of panels that begin `depth` apart.
+/// Rows and columns exchanged.
 #[inline(always)]
-fn interleave<const WIDTH: usize>(low: &[f32], high: &[f32], out: &mut [[Pair; WIDTH]], depth: usize) {
-    let (lows, low_rest) = low.as_chunks::<WIDTH>();
-    let (highs, high_rest) = high.as_chunks::<WIDTH>();
-    for (panel, (low, high)) in lows.iter().zip(highs).enumerate() {
-        let out = &mut out[panel * depth];
+fn turned(lines: &Block) -> Block {
+    match Isa::current() {
+        // SAFETY: `Isa::current` names only sets that this processor has.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => unsafe { super::avx512::turned(lines) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => super::portable::turned(lines),
+        Isa::Avx2 | Isa::Portable => super::portable::turned(lines),
+    }
+}
+
+/// The first elements of both, rounded, as pairs; zeros where there are none.
+#[inline(always)]
+fn interleave<const WIDTH: usize>(low: &[f32], high: &[f32]) -> [Pair; WIDTH] {
+    let mut pairs = [[0; 2]; WIDTH];
+    if let (Some(low), Some(high)) = (low.first_chunk::<WIDTH>(), high.first_chunk::<WIDTH>()) {
         for i in 0..WIDTH {
-            out[i] = [round(low[i]), round(high[i])];
+            pairs[i] = [round(low[i]), round(high[i])];
         }
+    } else {
+        pairs.iter_mut().zip(low).for_each(|(pair, x)| pair[0] = round(*x));
+        pairs.iter_mut().zip(high).for_each(|(pair, x)| pair[1] = round(*x));
     }
-    if !low_rest.is_empty() {
-        for (out, (low, high)) in out[lows.len() * depth].iter_mut().zip(low_rest.iter().zip(high_rest)) {
-            *out = [round(*low), round(*high)];
-        }
-    }
+    pairs
 }
 
 /// The bits of the nearest bf16, ties to even. What is below the smallest normal number is zero, as it is for the

@@ -1,6 +1,6 @@
-//! The tile kernel in plain Rust: what the instruction does, in separate steps.
+//! The kernels in plain Rust: of a tile what the instruction does, in separate steps.
 
-use super::{COLUMNS, Pair, ROWS, Sums};
+use super::{Block, COLUMNS, Pair, ROWS, Sums};
 use crate::isa::Isa;
 
 /// Adds the products of all pairs to `sums`: `left` is a panel of rows, `right` one of columns.
@@ -46,4 +46,9 @@ fn flush(x: f32) -> f32 {
     } else {
         x
     }
+}
+
+/// Rows and columns exchanged.
+pub(super) fn turned(block: &Block) -> Block {
+    std::array::from_fn(|row| std::array::from_fn(|column| block[column][row]))
 }

@@ -3,7 +3,7 @@
 //! Sums wait in the output while the inner dimension is cut, unrounded, so that the cuts leave no trace in them.
 
 use super::panels::Panels;
-use super::{COLUMNS, ROWS, Sums, portable};
+use super::{COLUMNS, Pair, ROWS, Sums, portable};
 use crate::isa::Isa;
 use crate::matrix::Matrix;
 use crate::product::{Output, Threads};
@@ -76,39 +76,41 @@ impl Product {
     /// The output's elements in the task's rows and columns are valid for writes, and for reads where they are added to,
     /// and nobody else touches them.
     unsafe fn block(&self, down: usize, across: usize, target: impl Fn(usize, usize) -> *mut f32) {
-        let last = |first: usize, count: usize, all: usize| (first + count).min(all);
-        let (top, left) = (down * ROW_PANELS, across * COLUMN_PANELS);
-        let depth = self.left.depth();
-        for first in (0..depth).step_by(DEPTH) {
-            let end = last(first, DEPTH, depth);
-            for right in left..last(left, COLUMN_PANELS, self.right.count()) {
-                for row in top..last(top, ROW_PANELS, self.left.count()) {
-                    let (height, width) = (
-                        ROWS.min(self.rows - row * ROWS),
-                        COLUMNS.min(self.columns - right * COLUMNS),
-                    );
-                    let at = |i: usize| target(row * ROWS + i, right * COLUMNS);
-                    let mut sums = [[0.0; COLUMNS]; ROWS];
-                    if first > 0 || self.output == Output::Add {
-                        for (i, sums) in sums[..height].iter_mut().enumerate() {
-                            // SAFETY: `width` elements of a row of this task, which an earlier cut or the caller wrote.
-                            unsafe { at(i).copy_to_nonoverlapping(sums.as_mut_ptr(), width) };
-                        }
-                    }
-                    tile(
-                        &mut sums,
-                        self.left.part(row, first, end),
-                        self.right.part(right, first, end),
-                    );
-                    if end == depth {
-                        self.finish(&mut sums);
-                    }
-                    for (i, sums) in sums[..height].iter().enumerate() {
-                        // SAFETY: `width` elements of a row of this task.
-                        unsafe { at(i).copy_from_nonoverlapping(sums.as_ptr(), width) };
-                    }
+        let panels = |task: usize, size: usize, all: usize| task * size..(task * size + size).min(all);
+        for first in (0..self.left.depth()).step_by(DEPTH) {
+            for right in panels(across, COLUMN_PANELS, self.right.count()) {
+                for left in panels(down, ROW_PANELS, self.left.count()) {
+                    let target = |row: usize| target(left * ROWS + row, right * COLUMNS);
+                    // SAFETY: a tile of this task, whose elements an earlier cut wrote if this is not the first.
+                    unsafe { self.tile(left, right, first, target) };
                 }
             }
+        }
+    }
+
+    /// One tile's sums from pair `first` on, as far as the next cut; `target` leads to a row of it in the output.
+    ///
+    /// # Safety
+    /// As for [`Self::block`].
+    unsafe fn tile(&self, left: usize, right: usize, first: usize, target: impl Fn(usize) -> *mut f32) {
+        let height = ROWS.min(self.rows - left * ROWS);
+        let width = COLUMNS.min(self.columns - right * COLUMNS);
+        let end = (first + DEPTH).min(self.left.depth());
+        let mut sums = [[0.0; COLUMNS]; ROWS];
+        if first > 0 || self.output == Output::Add {
+            for (row, sums) in sums[..height].iter_mut().enumerate() {
+                // SAFETY: `width` elements of a row of this tile, which are initialized.
+                unsafe { copy(target(row), sums.as_mut_ptr(), width) };
+            }
+        }
+        let (rows, columns) = (self.left.part(left, first, end), self.right.part(right, first, end));
+        add_products(&mut sums, rows, columns);
+        if end == self.left.depth() {
+            self.finish(&mut sums);
+        }
+        for (row, sums) in sums[..height].iter().enumerate() {
+            // SAFETY: `width` elements of a row of this tile.
+            unsafe { copy(sums.as_ptr(), target(row), width) };
         }
     }
 
@@ -122,8 +124,23 @@ impl Product {
     }
 }
 
+/// Copies a row of a tile; a whole one, which is the rule, without a call.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+unsafe fn copy(from: *const f32, to: *mut f32, width: usize) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if width == COLUMNS {
+            from.copy_to_nonoverlapping(to, COLUMNS);
+        } else {
+            from.copy_to_nonoverlapping(to, width);
+        }
+    }
+}
+
 /// Adds the products of all pairs to `sums`, by the best kernel of the processor.
-fn tile(sums: &mut Sums, left: &[[super::Pair; ROWS]], right: &[[super::Pair; COLUMNS]]) {
+fn add_products(sums: &mut Sums, left: &[[Pair; ROWS]], right: &[[Pair; COLUMNS]]) {
     match Isa::current() {
         // SAFETY: `Isa::current` names only sets that this processor has.
         #[cfg(target_arch = "x86_64")]
