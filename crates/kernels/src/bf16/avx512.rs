@@ -56,14 +56,21 @@ fn bf16(bits: __m512i) -> __m512bh {
 /// As [`super::portable::turned`]: within groups of four rows and columns first, then the groups.
 #[target_feature(enable = "avx512f")]
 pub(super) fn turned(block: &Block) -> Block {
-    // SAFETY: a row is 16 pairs of four bytes.
-    let rows = block
-        .each_ref()
-        .map(|row| unsafe { _mm512_loadu_si512(row.as_ptr().cast::<__m512i>()) });
+    let mut rows = [_mm512_set1_epi32(0); SIDE];
+    for (register, row) in rows.iter_mut().zip(block) {
+        // SAFETY: a row is 16 pairs of four bytes.
+        *register = unsafe { _mm512_loadu_si512(row.as_ptr().cast::<__m512i>()) };
+    }
     let mut groups = [_mm512_set1_epi32(0); SIDE];
     for (rows, groups) in rows.as_chunks::<4>().0.iter().zip(groups.as_chunks_mut::<4>().0) {
-        let [low, high] = [0, 2].map(|i| _mm512_unpacklo_epi32(rows[i], rows[i + 1]));
-        let [low_rest, high_rest] = [0, 2].map(|i| _mm512_unpackhi_epi32(rows[i], rows[i + 1]));
+        let (low, high) = (
+            _mm512_unpacklo_epi32(rows[0], rows[1]),
+            _mm512_unpacklo_epi32(rows[2], rows[3]),
+        );
+        let (low_rest, high_rest) = (
+            _mm512_unpackhi_epi32(rows[0], rows[1]),
+            _mm512_unpackhi_epi32(rows[2], rows[3]),
+        );
         *groups = [
             _mm512_unpacklo_epi64(low, high),
             _mm512_unpackhi_epi64(low, high),
@@ -74,10 +81,12 @@ pub(super) fn turned(block: &Block) -> Block {
     // Of two registers, 0x88 takes the quarters 0 and 2 of each, 0xdd the quarters 1 and 3.
     let mut turned = [[[0; 2]; SIDE]; SIDE];
     for column in 0..4 {
-        let [first, second] = [0, 8].map(|group| {
-            let (a, b) = (groups[group + column], groups[group + 4 + column]);
-            [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b)]
-        });
+        let mut halves = [[_mm512_set1_epi32(0); 2]; 2];
+        for (i, half) in halves.iter_mut().enumerate() {
+            let (a, b) = (groups[8 * i + column], groups[8 * i + 4 + column]);
+            *half = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b)];
+        }
+        let [first, second] = halves;
         for half in 0..2 {
             let quarters = [
                 _mm512_shuffle_i32x4::<0x88>(first[half], second[half]),

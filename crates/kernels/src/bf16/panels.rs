@@ -128,13 +128,13 @@ fn fill_from_lines<const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &m
             let mut lines = [[[0; 2]; SIDE]; SIDE];
             for (row, line) in (first + part..matrix.rows()).zip(&mut lines[..width]) {
                 let x = &matrix.at(row, start)[..len];
-                match x.first_chunk::<{ 2 * SIDE }>() {
-                    Some(x) => line.as_flattened_mut().copy_from_slice(&x.map(round)),
-                    None => line
-                        .as_flattened_mut()
-                        .iter_mut()
-                        .zip(x)
-                        .for_each(|(y, x)| *y = round(*x)),
+                let line = line.as_flattened_mut();
+                if let Some(x) = x.first_chunk::<{ 2 * SIDE }>() {
+                    for i in 0..2 * SIDE {
+                        line[i] = round(x[i]);
+                    }
+                } else {
+                    line.iter_mut().zip(x).for_each(|(y, x)| *y = round(*x));
                 }
             }
             for (line, out) in turned(&lines).iter().zip(out.chunks_exact_mut(WIDTH)) {
