@@ -12,6 +12,7 @@ mod avx512;
 
 use crate::isa::Isa;
 use crate::linear::linear;
+use crate::precision::ProductPrecision;
 use crate::product::inner_block;
 use crate::storage::{Shared, is_fused, slice, tensor};
 use candle_core::{D, Result, Tensor};
@@ -85,7 +86,7 @@ impl PackedLinear {
         let rows: usize = shape.iter().product();
         let in_tiles = rows > 1 && self.outputs > 1 && rows * self.outputs > TINY;
         if !fits || !in_tiles || self.panels.is_empty() || !is_fused(x) || Isa::current() < Isa::Avx512 {
-            return linear(x, &self.weight, Some(&self.bias));
+            return linear(x, &self.weight, Some(&self.bias), ProductPrecision::F32);
         }
         debug_assert_eq!(x.dim(D::Minus1)?, self.inputs);
         shape.push(self.outputs);
@@ -234,7 +235,7 @@ mod tests {
                     sample(&[outputs], 3),
                 );
                 let packed = PackedLinear::new(&weight, &bias)?.forward(&x)?;
-                let plain = linear(&x, &weight, Some(&bias))?;
+                let plain = linear(&x, &weight, Some(&bias), ProductPrecision::F32)?;
                 assert_eq!(packed.dims(), plain.dims());
                 assert!(bits(&packed)? == bits(&plain)?, "{rows}×{inputs} to {outputs}");
             }
@@ -246,7 +247,7 @@ mod tests {
     fn the_same_bits_for_all_threads() -> Result<()> {
         let (x, weight, bias) = (sample(&[2, 65, 600], 1), sample(&[150, 600], 2), sample(&[150], 3));
         let layer = PackedLinear::new(&weight, &bias)?;
-        let expected = bits(&linear(&x, &weight, Some(&bias))?)?;
+        let expected = bits(&linear(&x, &weight, Some(&bias), ProductPrecision::F32)?)?;
         for threads in 1..=3 {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)

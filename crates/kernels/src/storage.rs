@@ -254,6 +254,18 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
+    /// A buffer that may not be initialized yet: what is not is only written, through [`Self::pointer`].
+    ///
+    /// # Safety
+    /// `len` elements from `start` on are valid for writes for `'a`, and nothing else accesses them.
+    pub(crate) unsafe fn over(start: *mut T, len: usize) -> Self {
+        Self {
+            start,
+            len,
+            lifetime: PhantomData,
+        }
+    }
+
     /// A pointer to element `offset` of the buffer.
     pub(crate) fn pointer(&self, offset: usize) -> *mut T {
         assert!(offset <= self.len, "offset {offset} of a buffer of {}", self.len);

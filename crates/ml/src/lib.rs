@@ -20,6 +20,7 @@ pub mod groups;
 pub mod layers;
 pub mod masks;
 pub mod models;
+mod numerics;
 pub mod optimizer;
 pub mod parameters;
 pub mod pass;

@@ -208,11 +208,6 @@ impl Parameters {
         &self.device
     }
 
-    /// Whether the tensors are to be trained.
-    pub fn purpose(&self) -> Use {
-        self.purpose
-    }
-
     /// The parameter `name` of `shape`, as f32.
     ///
     /// # Errors

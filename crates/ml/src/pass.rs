@@ -1,10 +1,11 @@
-//! What a forward pass needs to know beside its batch: training or not, and what to do with quantization ranges.
+//! What a forward pass needs to know beside its batch: training or not, in which precision, and what to do with quantization
+//! ranges.
 
 use crate::error;
 use crate::quantize::observer::Ranges;
 use crate::random::Purpose;
 use candle_core::{Result, Tensor};
-use orchestrate_kernels::{Dropout, checkpoint, dropout};
+use orchestrate_kernels::{Dropout, ProductPrecision, checkpoint, dropout};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -30,6 +31,7 @@ pub struct Pass {
     ranges: Ranges,
     statistics: Statistics,
     checkpoints: bool,
+    precision: ProductPrecision,
 }
 
 impl Pass {
@@ -43,6 +45,7 @@ impl Pass {
             ranges: Ranges::Fixed,
             statistics: Statistics::Running,
             checkpoints: false,
+            precision: ProductPrecision::F32,
         }
     }
 
@@ -64,12 +67,23 @@ impl Pass {
             ranges,
             statistics: Statistics::Track,
             checkpoints: false,
+            precision: ProductPrecision::F32,
         }
     }
 
     /// The same pass with gradient checkpointing, or without.
     pub fn with_checkpoints(self, checkpoints: bool) -> Self {
         Self { checkpoints, ..self }
+    }
+
+    /// The same pass with its matrix products in `precision`.
+    pub fn with_precision(self, precision: ProductPrecision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// That of matrix products, here and in the backward pass.
+    pub fn precision(&self) -> ProductPrecision {
+        self.precision
     }
 
     /// Runs one of the equal parts that a deep model is made of. With gradient checkpointing only its input is kept, and
@@ -90,6 +104,7 @@ impl Pass {
             seed,
             step,
             ranges,
+            precision,
             ..
         } = *self;
         let (first_site, next_site) = (self.site.get(), Arc::new(AtomicU32::new(0)));
@@ -103,6 +118,7 @@ impl Pass {
             };
             let pass = Self {
                 statistics,
+                precision,
                 ..Self::training(dropout_rate, seed, step, ranges)
             };
             pass.site.set(first_site);

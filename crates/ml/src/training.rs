@@ -12,12 +12,14 @@ use crate::course::{Course, Moment};
 use crate::distillation::Targets;
 use crate::error::{Error, Result};
 use crate::evaluation::highest;
+use crate::numerics;
 use crate::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
 use crate::pass::Pass;
 use crate::progress::Progress;
 use crate::quantize::observer::Ranges;
 use crate::schedule::Schedule;
 use candle_core::Tensor;
+pub use orchestrate_kernels::ProductPrecision;
 use orchestrate_kernels::{Gradients, cross_entropy, gradients};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -60,6 +62,13 @@ pub struct Training {
     /// Whether the equal parts of a deep model keep their inputs alone and are run once more in the backward pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Of matrix products, forward and backward; parameters, sums and all else are f32.
+    #[serde(
+        default,
+        skip_serializing_if = "numerics::is_default",
+        with = "numerics::PrecisionName"
+    )]
+    pub precision: ProductPrecision,
 }
 
 fn one() -> usize {
@@ -94,6 +103,7 @@ impl Training {
         bucket_by_length: false,
         gradient_accumulation: 1,
         gradient_checkpointing: false,
+        precision: ProductPrecision::F32,
     };
 
     fn order(&self, seed: u64) -> EpochOrder {
@@ -141,6 +151,7 @@ pub fn fit(
         return Err(Error::Unsuited("there are no training rows".into()));
     }
     warn_of_idle_checkpointing(trainee, settings);
+    warn_of_emulation(settings);
     let course = Course::new(settings, rows.len(), !trainee.parameters.observers().is_empty());
     let optimizer = Optimizer::new(
         settings.optimizer_settings(),
@@ -232,7 +243,8 @@ impl BatchLoss<'_> {
         for (part, chosen) in indices.chunks(indices.len().div_ceil(parts).max(1)).enumerate() {
             let draw = (step * self.settings.gradient_accumulation + part) as u64;
             let pass = Pass::training(self.settings.dropout as f32, self.seed, draw, ranges)
-                .with_checkpoints(self.settings.gradient_checkpointing);
+                .with_checkpoints(self.settings.gradient_checkpointing)
+                .with_precision(self.settings.precision);
             let logits = self.trainee.model.forward(&self.rows.batch(chosen)?, &pass)?;
             right += self.right(&logits, chosen)?;
             let labels = self.rows.labels(chosen)?;
@@ -287,6 +299,14 @@ fn warn_of_idle_checkpointing(trainee: &LoadedModel, settings: &Training) {
     if settings.gradient_checkpointing && trainee.model.parts() == 0 {
         tracing::warn!(
             "gradient_checkpointing changes nothing: only the encoder layers of a bert model are run once more"
+        );
+    }
+}
+
+fn warn_of_emulation(settings: &Training) {
+    if settings.precision == ProductPrecision::Bf16 && orchestrate_kernels::bf16_is_emulated() {
+        tracing::warn!(
+            "this processor has no avx512_bf16: `precision = \"bf16\"` gives the same bits here, but slower than \"f32\""
         );
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use candle_core::Device;
+use orchestrate_kernels::ProductPrecision;
 use orchestrate_ml::Error;
 use orchestrate_ml::artifact::{Files, files_of_folder};
 use orchestrate_ml::checkpoint::{Checkpoints, Interruption};
@@ -39,6 +40,7 @@ const TRAINING: Training = Training {
     bucket_by_length: true,
     gradient_accumulation: 1,
     gradient_checkpointing: false,
+    precision: ProductPrecision::F32,
 };
 
 const MODEL: ModelSpec = ModelSpec::Bert {
@@ -166,7 +168,11 @@ fn a_training_stopped_after_every_step_gives_the_same_bytes() {
         max_steps: Some(5),
         ..TRAINING
     };
-    for training in [TRAINING, sgd, in_parts] {
+    let in_bf16 = Training {
+        precision: ProductPrecision::Bf16,
+        ..TRAINING
+    };
+    for training in [TRAINING, sgd, in_parts, in_bf16] {
         compare(&bench, |context, out| bench.train(training, context, out));
     }
 }

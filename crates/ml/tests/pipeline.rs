@@ -15,7 +15,7 @@ use orchestrate_ml::prune::{Criterion, Granularity, PruneRound};
 use orchestrate_ml::quantize::ObserverKind;
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::*;
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -36,6 +36,7 @@ const TRAINING: Training = Training {
     bucket_by_length: true,
     gradient_accumulation: 1,
     gradient_checkpointing: false,
+    precision: ProductPrecision::F32,
 };
 
 /// Artifacts by name in one temporary folder.

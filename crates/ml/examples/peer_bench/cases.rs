@@ -59,7 +59,7 @@ impl Case {
             "infer-b8-s128" => bert(Work::Infer, bert_small(), 8, 128),
             "train-lenet5" => images(lenet5(), [1, 28, 28]),
             "train-lenet300" => images(lenet300(), [1, 28, 28]),
-            // A model that is to come is one line here and one in the driver: "train-resnet8" => images(SPEC, [3, 32, 32]).
+            "train-resnet8" => images(resnet8(), [3, 32, 32]),
             unknown => return Err(format!("there is no case {unknown:?}")),
         };
         Ok(case)
@@ -132,6 +132,12 @@ fn bert_tiny() -> ModelSpec {
         heads: 2,
         intermediate: None,
         max_positions: 128,
+    }
+}
+
+fn resnet8() -> ModelSpec {
+    ModelSpec::Resnet8 {
+        channels: vec![16, 32, 64],
     }
 }
 

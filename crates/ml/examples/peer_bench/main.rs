@@ -12,7 +12,7 @@ mod side;
 
 use candle_core::{DType, Device, Tensor};
 use cases::Case;
-use orchestrate_kernels::linear;
+use orchestrate_kernels::{ProductPrecision, linear};
 use orchestrate_ml::device::{on_pool, prepare_process};
 use side::{Precision, Side};
 use std::io::{BufRead, Write};
@@ -72,7 +72,7 @@ fn product_rate() -> Result<f64, Failure> {
     let mut best = f64::INFINITY;
     for _ in 0..30 {
         let started = Instant::now();
-        linear(&x, &weight, None)?;
+        linear(&x, &weight, None, ProductPrecision::F32)?;
         best = best.min(started.elapsed().as_secs_f64());
     }
     Ok(2.0 * (ROWS * ROWS * INNER) as f64 / best / 1e9)

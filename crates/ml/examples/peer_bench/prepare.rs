@@ -6,7 +6,7 @@
 use super::Failure;
 use super::cases::{Case, Work};
 use candle_core::{Device, Tensor};
-use orchestrate_kernels::{RandomKey, RandomStream};
+use orchestrate_kernels::{ProductPrecision, RandomKey, RandomStream};
 use orchestrate_ml::artifact::{ModelArtifact, NewModel, files_of_folder};
 use orchestrate_ml::batch::Rows;
 use orchestrate_ml::data::{EncodedSplit, ImageSplit, Prepared, Task, TextSplit, Tokenizer};
@@ -94,7 +94,13 @@ fn write_integer_model(case: &Case, folder: &Path) -> Result<(), Failure> {
     parameters.observe_inputs(ObserverKind::MinMax);
     let model = artifact.build(parameters, &Device::Cpu)?;
     let data = calibration_data(case)?;
-    calibrate(&model, &Rows::train(&data, &Device::Cpu), CALIBRATION_ROWS, &|_| ())?;
+    calibrate(
+        &model,
+        &Rows::train(&data, &Device::Cpu),
+        CALIBRATION_ROWS,
+        ProductPrecision::F32,
+        &|_| (),
+    )?;
     let (observed, integers) = (folder.join("observed"), folder.join("int8"));
     std::fs::create_dir_all(&observed)?;
     std::fs::create_dir_all(&integers)?;

@@ -8,12 +8,15 @@ use super::prepare::{DISTILLATION, TRAINING, data};
 use candle_core::Device;
 use orchestrate_ml::artifact::{LoadedModel, ModelArtifact, files_of_folder};
 use orchestrate_ml::batch::{Batch, Rows};
+use orchestrate_ml::checkpoint::Interruption;
+use orchestrate_ml::context::Context;
 use orchestrate_ml::data::Prepared;
 use orchestrate_ml::distillation::{Targets, write_teacher_logits};
 use orchestrate_ml::evaluation::logits_of;
 use orchestrate_ml::parameters::Use;
 use orchestrate_ml::pass::Pass;
-use orchestrate_ml::training::{Training, fit};
+use orchestrate_ml::progress::Progress;
+use orchestrate_ml::training::{ProductPrecision, Training, fit};
 use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
@@ -23,6 +26,8 @@ use std::time::Instant;
 pub enum Precision {
     /// f32 throughout.
     F32,
+    /// Matrix products in bf16.
+    Bf16,
     /// Weights and activations in 8 bits.
     Int8,
 }
@@ -35,6 +40,7 @@ impl Precision {
     pub fn named(name: &str) -> Result<Self, String> {
         match name {
             "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
             "int8" => Ok(Self::Int8),
             unknown => Err(format!("there is no precision {unknown:?} yet")),
         }
@@ -43,6 +49,10 @@ impl Precision {
     fn training(self) -> Training {
         match self {
             Self::F32 | Self::Int8 => TRAINING,
+            Self::Bf16 => Training {
+                precision: ProductPrecision::Bf16,
+                ..TRAINING
+            },
         }
     }
 }
@@ -70,7 +80,7 @@ impl Side {
         };
         let model = match (case.work, precision) {
             (Work::Infer, Precision::Int8) => load("int8", Use::Infer)?,
-            (Work::Infer, Precision::F32) => load("model", Use::Infer)?,
+            (Work::Infer, Precision::F32 | Precision::Bf16) => load("model", Use::Infer)?,
             (Work::Train | Work::Distil, _) => load("model", Use::Train)?,
         };
         let data = data(&case)?;
@@ -169,11 +179,17 @@ impl Side {
             ..self.training
         };
         let reports = RefCell::new(Vec::new());
-        fit(&self.model, &rows, self.targets.as_ref(), &training, 1, &|progress| {
-            reports
-                .borrow_mut()
-                .push((Instant::now(), progress.loss.unwrap_or(f64::NAN)));
-        })?;
+        let watch = |progress: &Progress| {
+            let loss = progress.loss.unwrap_or(f64::NAN);
+            reports.borrow_mut().push((Instant::now(), loss));
+        };
+        let context = Context {
+            device: &Device::Cpu,
+            seed: 1,
+            watch: &watch,
+            interruption: Interruption::NONE,
+        };
+        fit(&self.model, &rows, self.targets.as_ref(), &training, &context)?;
         Ok(reports.into_inner())
     }
 

@@ -101,7 +101,8 @@ impl Conv2d {
         match &self.operand {
             Operand::Float { simulation, bias } => {
                 let (x, weight) = simulation.operands(x, pass)?;
-                Ok(conv2d(&x, &weight, bias.as_ref(), self.stride, self.padding)?)
+                let (stride, padding) = (self.stride, self.padding);
+                Ok(conv2d(&x, &weight, bias.as_ref(), stride, padding, pass.precision())?)
             }
             Operand::Integer(layer) => Ok(layer.forward(x)?),
         }

@@ -53,7 +53,7 @@ impl Linear {
         match &self.operand {
             Operand::Float { simulation, bias } => {
                 let (x, weight) = simulation.operands(x, pass)?;
-                Ok(linear(&x, &weight, Some(bias))?)
+                Ok(linear(&x, &weight, Some(bias), pass.precision())?)
             }
             Operand::Packed(layer) => Ok(layer.forward(x)?),
             Operand::Integer(layer) => Ok(layer.forward(x)?),

@@ -45,7 +45,8 @@ pub fn quantize(
     parameters.observe_inputs(settings.observer);
     let trainee = artifact.build(parameters, context.device)?;
     let rows = Rows::train(&data, context.device);
-    calibrate(&trainee, &rows, settings.calibration_rows, context.watch)?;
+    let precision = settings.finetune.training.precision;
+    calibrate(&trainee, &rows, settings.calibration_rows, precision, context.watch)?;
     let figures = if settings.finetune.training.epochs == 0 {
         Figures::of_metrics([("steps", 0.0)])
     } else {

@@ -5,11 +5,16 @@ use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::FinetuneSettings;
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 
 const MOST_EPOCHS: usize = 10_000;
 const MOST_STEPS: usize = 1_000_000_000;
 const MOST_BATCH: usize = 65_536;
+
+const F32: &str = "f32";
+
+/// The precision that only the CPU has.
+pub(crate) const BF16: &str = "bf16";
 
 /// What differs between the kinds.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +80,10 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
     let gradient_checkpointing = section.flag("gradient_checkpointing");
+    let precision = section.choice(
+        "precision",
+        &[(F32, ProductPrecision::F32), (BF16, ProductPrecision::Bf16)],
+    );
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
@@ -92,6 +101,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         bucket_by_length: bucket_by_length.unwrap_or(true),
         gradient_accumulation: gradient_accumulation.unwrap_or(1),
         gradient_checkpointing: gradient_checkpointing.unwrap_or(false),
+        precision: precision.unwrap_or_default(),
     }
 }
 

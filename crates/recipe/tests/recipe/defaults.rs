@@ -10,7 +10,7 @@ use orchestrate_ml::prune::{Criterion, Granularity, SparsitySchedule};
 use orchestrate_ml::quantize::ObserverKind;
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::{Initialization, Precision};
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 use orchestrate_recipe::{Prune, Quantize, Recipe, StepKind};
 
 /// The training of a step that says nothing of it.
@@ -31,6 +31,7 @@ const DEFAULT: Training = Training {
     bucket_by_length: true,
     gradient_accumulation: 1,
     gradient_checkpointing: false,
+    precision: ProductPrecision::F32,
 };
 
 /// The same for a step that trains a trained model on.
