@@ -41,6 +41,7 @@ pub fn build_all(store: &str, count: &str, executor: &str) -> Outcome<()> {
         recipe: RECIPE.to_owned(),
         slots: NonZeroUsize::new(slots).unwrap_or(NonZeroUsize::MIN),
         keep_going: false,
+        checkpoint_every: None,
     };
     let report = build(
         &graph,

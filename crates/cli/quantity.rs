@@ -72,6 +72,21 @@ pub fn age(text: &str) -> Result<Duration, BadQuantity> {
     Duration::try_from_secs_f64(seconds).map_err(|_| bad(&AGES, "12h or 30d"))
 }
 
+/// How often something is done, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
+
+/// A time span, or `never`.
+///
+/// # Errors
+/// [`BadQuantity`].
+pub fn interval(text: &str) -> Result<Interval, BadQuantity> {
+    if text.trim().eq_ignore_ascii_case("never") {
+        return Ok(Interval(None));
+    }
+    age(text).map(Some).map(Interval)
+}
+
 fn parse(text: &str, units: &[(&'static str, f64)], example: &'static str) -> Result<f64, BadQuantity> {
     let text = text.trim();
     let is_of_number = |c: char| c.is_ascii_digit() || c == '.';
@@ -129,5 +144,8 @@ mod tests {
             age(&format!("{}w", "9".repeat(300))).is_err(),
             "more than a clock counts"
         );
+        let intervals = ["never", "0", "2m"].map(|text| interval(text).unwrap().0);
+        assert_eq!(intervals, [None, Some(Duration::ZERO), Some(Duration::from_secs(120))]);
+        assert!(interval("sometimes").is_err());
     }
 }

@@ -103,6 +103,16 @@ impl<'a> Assessor<'a> {
         judged.collect()
     }
 
+    /// The key document of `id`.
+    pub(crate) fn document(
+        &mut self,
+        id: ActionId,
+        tree_of: &dyn Fn(ActionId) -> Digest,
+    ) -> Result<KeyDocument, EngineError> {
+        let inputs = self.inputs(id, tree_of)?;
+        Ok(KeyDocument::new(self.graph.get(id), inputs.digests))
+    }
+
     /// What an action reads: by role, and its external inputs as they were hashed.
     fn inputs(&mut self, id: ActionId, tree_of: &dyn Fn(ActionId) -> Digest) -> Result<Inputs, EngineError> {
         let action = self.graph.get(id);

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::freshness::{Freshness, Reason};
 use crate::graph::ActionGraph;
-use crate::key::ActionKey;
+use crate::key::{ActionKey, KeyDocument};
 use crate::store::Store;
 use std::collections::{BTreeMap, HashSet};
 
@@ -50,6 +50,8 @@ pub struct PlannedAction {
     pub step: String,
     /// What would be done.
     pub decision: Decision,
+    /// What its key is the digest of, if it is known.
+    pub document: Option<KeyDocument>,
 }
 
 /// What a build would do: every action that the targets need, in topological order.
@@ -79,6 +81,7 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
         assessor: Assessor::new(graph, store, recipe)?,
         targets: targets.iter().copied().collect(),
         decisions: BTreeMap::new(),
+        documents: BTreeMap::new(),
     };
     let mut undecided = Vec::new();
     for id in graph.ancestors_of(targets) {
@@ -90,7 +93,11 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
         undecided.push(id);
     }
     planner.decide(&undecided)?;
-    let mut decisions = planner.decisions;
+    let Planner {
+        mut decisions,
+        mut documents,
+        ..
+    } = planner;
     demand_bytes(graph, store, &mut decisions)?;
     let actions = decisions.into_iter().map(|(id, decision)| {
         let action = graph.get(id);
@@ -99,6 +106,7 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
             name: action.name.clone(),
             step: action.step.clone(),
             decision,
+            document: documents.remove(&id),
         }
     });
     Ok(Plan {
@@ -106,11 +114,38 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
     })
 }
 
+/// The key documents of `targets` and all that they need, if each action's artifact is what `artifact` says. Nothing for
+/// an action that reads one of which it says nothing.
+///
+/// # Errors
+/// [`EngineError`] if an input file or the store cannot be read.
+pub fn documents(
+    graph: &ActionGraph,
+    store: &Store,
+    targets: &[ActionId],
+    artifact: &dyn Fn(ActionId) -> Option<Digest>,
+) -> Result<BTreeMap<ActionId, Option<KeyDocument>>, EngineError> {
+    let mut assessor = Assessor::new(graph, store, "")?;
+    let documents = graph.ancestors_of(targets).into_iter().map(|id| {
+        if graph
+            .dependencies(id)
+            .into_iter()
+            .any(|input| artifact(input).is_none())
+        {
+            return Ok((id, None));
+        }
+        let tree_of = |input| artifact(input).expect("it was asked for before");
+        Ok((id, Some(assessor.document(id, &tree_of)?)))
+    });
+    documents.collect()
+}
+
 struct Planner<'a> {
     graph: &'a ActionGraph,
     assessor: Assessor<'a>,
     targets: HashSet<ActionId>,
     decisions: BTreeMap<ActionId, Decision>,
+    documents: BTreeMap<ActionId, KeyDocument>,
 }
 
 impl Planner<'_> {
@@ -130,7 +165,13 @@ impl Planner<'_> {
         let decisions = &self.decisions;
         let tree_of = |input| hit_tree(decisions, input).expect("all inputs are hits");
         for (id, assessment) in self.assessor.assess(&known, &tree_of) {
-            let Assessment { key, freshness, .. } = assessment?;
+            let Assessment {
+                key,
+                document,
+                freshness,
+                ..
+            } = assessment?;
+            self.documents.insert(id, document);
             let decision = match freshness {
                 Freshness::Fresh(result) => Decision::Hit { key, tree: result.tree },
                 Freshness::Stale(reason) => Decision::Run { key, reason },

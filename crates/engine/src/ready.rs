@@ -144,6 +144,7 @@ mod tests {
                 numerics: "exact".into(),
                 inputs: inputs.collect(),
                 demand: *demand,
+                trajectory: None,
             };
             graph.add(action).unwrap();
         }

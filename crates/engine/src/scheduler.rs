@@ -31,7 +31,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
 use std::thread::Scope;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often one build makes an artifact anew whose bytes keep vanishing.
 const MAX_REBUILDS: u32 = 2;
@@ -45,6 +45,8 @@ pub struct BuildOptions {
     pub slots: NonZeroUsize,
     /// Whether to go on with what does not depend on a failed action.
     pub keep_going: bool,
+    /// How often long steps keep what they need to go on after an interruption; never if not given.
+    pub checkpoint_every: Option<Duration>,
 }
 
 /// Builds `targets` and all that they need, and tells `sink` what happens.
@@ -68,6 +70,7 @@ pub fn build(
         executor,
         cancel,
         sink,
+        checkpoint_every: options.checkpoint_every,
         verified: Mutex::new(HashSet::new()),
     };
     let assessor = Assessor::new(graph, store, &options.recipe)?;
@@ -261,13 +264,7 @@ impl<'a> Build<'a> {
             Ok(Done::Executed(result)) => self.end(id, ActionOutcome::Executed, Some(result)),
             Ok(Done::Found(result)) => self.end(id, ActionOutcome::Cached, Some(result)),
             Err(Halt::Failed { error, class, log }) => self.end(id, ActionOutcome::Failed { error, class, log }, None),
-            Err(Halt::Cancelled) => self.end(
-                id,
-                ActionOutcome::Skipped {
-                    because: "cancelled".to_owned(),
-                },
-                None,
-            ),
+            Err(Halt::Cancelled { because }) => self.end(id, ActionOutcome::Skipped { because }, None),
             Err(Halt::BadInputs(bad)) => self.remake(id, bad),
         }
     }

@@ -10,7 +10,7 @@ use crate::freshness::Reason;
 use crate::graph::ActionGraph;
 use crate::key::ActionKey;
 use crate::ready::Ready;
-use crate::record::{ActionRecord, RunRecord};
+use crate::record::{ActionRecord, RunCounts, RunRecord};
 use crate::report::ActionReport;
 use crate::result::ActionResult;
 use crate::store::StoreError;
@@ -190,11 +190,20 @@ impl<'a> States<'a> {
                 }
             }
         }
-        if let ActionState::Ended(report) = &self.nodes[&id].state {
-            (self.sink)(RunEvent::from(&**report));
-            if let Err(error) = self.record.note(ActionRecord::from(&**report)) {
-                self.record_error.get_or_insert(error);
+        let noted = match &self.nodes[&id].state {
+            ActionState::Ended(report) => {
+                (self.sink)(RunEvent::from(&**report));
+                self.record.note(ActionRecord::from(&**report))
             }
+            ActionState::Running { key, .. } => {
+                let action = self.graph.get(id);
+                self.record.note_start(&action.name, &action.step, *key);
+                Ok(())
+            }
+            ActionState::Waiting | ActionState::Ready(..) => Ok(()),
+        };
+        if let Err(error) = noted {
+            self.record_error.get_or_insert(error);
         }
     }
 
@@ -225,13 +234,18 @@ impl<'a> States<'a> {
 
     /// Ends the run record and gives the reports of all actions, which have ended.
     pub(crate) fn end(mut self, seconds: f64, cancelled: bool) -> Result<BTreeMap<ActionId, ActionReport>, StoreError> {
-        self.record.end(seconds, cancelled)?;
         let reports = self.nodes.into_iter().map(|(id, node)| match node.state {
             ActionState::Ended(report) => (id, *report),
             ActionState::Waiting | ActionState::Ready(..) | ActionState::Running { .. } => {
                 unreachable!("a build is over when all its actions are")
             }
         });
-        Ok(reports.collect())
+        let reports: BTreeMap<ActionId, ActionReport> = reports.collect();
+        let mut counts = RunCounts::default();
+        for report in reports.values() {
+            counts.add(report.outcome.recorded());
+        }
+        self.record.end(seconds, cancelled, counts)?;
+        Ok(reports)
     }
 }

@@ -14,13 +14,19 @@ enum Family {
     Bert,
     Mlp,
     Lenet5,
+    Resnet8,
 }
 
 /// Reads a model.
 pub(crate) fn read(mut section: Section) -> Option<ModelSpec> {
     let family = section.choice(
         "architecture",
-        &[("bert", Family::Bert), ("mlp", Family::Mlp), ("lenet5", Family::Lenet5)],
+        &[
+            ("bert", Family::Bert),
+            ("mlp", Family::Mlp),
+            ("lenet5", Family::Lenet5),
+            ("resnet8", Family::Resnet8),
+        ],
     );
     section.require("architecture", "\"bert\"");
     let Some(family) = family else {
@@ -30,6 +36,7 @@ pub(crate) fn read(mut section: Section) -> Option<ModelSpec> {
         Family::Bert => bert(&mut section),
         Family::Mlp => mlp(&mut section),
         Family::Lenet5 => lenet5(&mut section),
+        Family::Resnet8 => resnet8(&mut section),
     };
     section.done(|| spec)
 }
@@ -91,23 +98,45 @@ fn mlp(section: &mut Section) -> Option<ModelSpec> {
 
 fn lenet5(section: &mut Section) -> Option<ModelSpec> {
     section.turns_out_to_be("a lenet5 model");
-    let each = format!("a whole number from 1 to {MOST_WIDTH}");
-    let channels = section.list("channels", "a list of two whole numbers", &each, |node| {
-        whole_in(node, 1, MOST_WIDTH)
-    });
-    let count = channels.as_ref().map_or(2, Vec::len);
-    if count != 2 {
-        let place = section.place_of("channels").unwrap_or_else(|| section.place());
-        section.fault(Problem::error(
-            format!("`channels` must be a list of two whole numbers, found a list of {count}"),
-            place,
-            "not two",
-            "lenet5 has two convolutions: write `channels = [20, 50]`",
-        ));
-    }
+    let channels = channels(
+        section,
+        "two",
+        &[20, 50],
+        "lenet5 has two convolutions: write `channels = [20, 50]`",
+    );
     let hidden = section.whole("hidden", 1, MOST_WIDTH);
     Some(ModelSpec::Lenet5 {
-        channels: channels.unwrap_or_else(|| vec![20, 50]),
+        channels,
         hidden: hidden.unwrap_or(500),
     })
+}
+
+fn resnet8(section: &mut Section) -> Option<ModelSpec> {
+    section.turns_out_to_be("a resnet8 model");
+    let channels = channels(
+        section,
+        "three",
+        &[16, 32, 64],
+        "resnet8 has three stages: write `channels = [16, 32, 64]`",
+    );
+    Some(ModelSpec::Resnet8 { channels })
+}
+
+/// `channels`: a list of as many numbers as `default` has, which is `number` in words.
+fn channels(section: &mut Section, number: &str, default: &[usize], help: &str) -> Vec<usize> {
+    let each = format!("a whole number from 1 to {MOST_WIDTH}");
+    let list = format!("a list of {number} whole numbers");
+    let channels = section
+        .list("channels", &list, &each, |node| whole_in(node, 1, MOST_WIDTH))
+        .unwrap_or_else(|| default.to_vec());
+    if channels.len() != default.len() {
+        let place = section.place_of("channels").unwrap_or_else(|| section.place());
+        section.fault(Problem::error(
+            format!("`channels` must be {list}, found a list of {}", channels.len()),
+            place,
+            format!("not {number}"),
+            help,
+        ));
+    }
+    channels
 }

@@ -1,13 +1,12 @@
 //! Reading artifacts back: nothing is handed out whose bytes were not compared with their name.
 
-use super::{Integrity, Store, StoreError};
+use super::{Integrity, Store, StoreError, disk};
 use crate::artifact::Tree;
 use crate::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// Few trees, results and key documents are larger.
 const USUAL_SIZE: usize = 2048;
@@ -118,11 +117,11 @@ impl Store {
             .find(|aside| !aside.exists())
             .expect("a folder does not hold 2^64 files");
         tracing::warn!(file = %path.display(), aside = %aside.display(), "a damaged file was put aside");
-        match fs::rename(path, &aside) {
+        match disk::rename(path, &aside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             done => done.map_err(StoreError::io("put aside", path))?,
         }
-        if let Err(error) = File::open(&aside).and_then(|file| file.set_modified(SystemTime::now())) {
+        if let Err(error) = disk::touch(&aside) {
             tracing::warn!(file = %aside.display(), %error, "the time of a file put aside could not be set");
         }
         Ok(())

@@ -7,16 +7,16 @@
 //! - Results go before trees and trees before blobs, each made to last before the next: a crash in between leaves
 //!   garbage, never a result that was whole before and lacks bytes now.
 
+use super::aside::Asides;
 use super::holdings::{Held, Holdings, remove_file};
 use super::inventory::Named;
 use super::survey::tally;
-use super::{Store, StoreError, Survey, Tally};
+use super::{Store, StoreError, Survey};
 use crate::record::recorded_keys;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-/// How long damaged files are kept for whoever wants to look at them.
-const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long damaged files are kept for whoever wants to look at them, and checkpoints for whoever goes on from them.
+const ASIDE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long the digest of an input is remembered: what is read less often than this is read again.
 const STAT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -92,12 +92,19 @@ impl Store {
         let recorded = recorded_keys(self, options.keep_last)?;
         let now = SystemTime::now();
         let before = self.survey()?;
-        let (old, aside) = self.quarantined(now)?;
+        let damaged = Asides::split(self.unnamed("quarantine")?, now, ASIDE)?;
+        let age = options.max_age.map_or(ASIDE, |max| max.min(ASIDE));
+        let mut checkpoints = Asides::split(self.checkpoints()?, now, age)?;
         let forgotten = self.forgotten(now)?;
         let mut holdings = Holdings::read(self, &recorded.all)?;
+        let others = before.records.bytes + damaged.kept_bytes() + before.stat.bytes - tally(&forgotten).bytes;
+        if let Some(max) = options.max_bytes {
+            // What a training would do again goes before what was done.
+            checkpoints.shrink(max.saturating_sub(holdings.bytes + others));
+        }
+        let others = others + checkpoints.kept_bytes();
         let is_root = |result: &Held| recorded.recent.contains(&result.key);
         let roots = holdings.results.iter().filter(|result| is_root(result)).count();
-        let others = before.records.bytes + aside.bytes + before.stat.bytes - tally(&forgotten).bytes;
         for at in oldest_first(&holdings.results, is_root) {
             let age = now
                 .duration_since(holdings.results[at].file.modified)
@@ -115,14 +122,17 @@ impl Store {
         }
         let garbage = holdings.garbage();
         let removed = Survey {
-            quarantine: Tally::of(old.iter().map(|(_, bytes)| *bytes)),
+            checkpoints: checkpoints.garbage(),
+            quarantine: damaged.garbage(),
             stat: tally(&forgotten),
             ..garbage.survey()
         };
         if !options.dry_run {
             garbage.remove()?;
-            old.iter().try_for_each(|(path, _)| remove_file(path))?;
-            forgotten.iter().try_for_each(|file| remove_file(&file.path))?;
+            self.remove_leases()?;
+            damaged.remove()?;
+            checkpoints.remove()?;
+            forgotten.iter().try_for_each(|entry| remove_file(&entry.path))?;
         }
         let left = before.without(&removed);
         let bytes_over = options
@@ -143,18 +153,10 @@ impl Store {
         Ok(entries)
     }
 
-    /// What is in quarantine: the files that have been there for long enough, and how much the others are.
-    fn quarantined(&self, now: SystemTime) -> Result<(Vec<(PathBuf, u64)>, Tally), StoreError> {
-        let (mut old, mut young) = (Vec::new(), Tally::default());
-        for (path, metadata) in self.unnamed("quarantine")? {
-            let since = metadata.modified().map_err(StoreError::io("read", &path))?;
-            if now.duration_since(since).unwrap_or_default() > QUARANTINE {
-                old.push((path, metadata.len()));
-            } else {
-                young.add(metadata.len());
-            }
-        }
-        Ok((old, young))
+    /// Removes the files of leases whose holders died: no one else is here to hold one.
+    fn remove_leases(&self) -> Result<(), StoreError> {
+        let leases = self.unnamed("leases")?;
+        leases.iter().try_for_each(|(path, _)| remove_file(path))
     }
 }
 

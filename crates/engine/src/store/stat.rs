@@ -3,15 +3,13 @@
 //! An entry is named by the digest of the input's canonical path and has two lines, the entry as JSON and the digest of
 //! that name and the first line. Invariants: an entry is believed only if it is whole, under its own name, not from the
 //! future, and of the very stamp that the file has now, which was settled when the file was read; whatever else is
-//! found, or goes wrong, only means that the file is read. Entries are not synced: losing one costs a read.
+//! found, or goes wrong, only means that the file is read.
 
+use super::Store;
 use super::check::read_if_there;
-use super::{Store, StoreError};
 use crate::digest::Digest;
 use crate::stamp::Stamp;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -61,20 +59,9 @@ impl Store {
         };
         let line = serde_json::to_string(&entry).expect("an entry is plain JSON");
         let text = format!("{line}\n{}\n", check_of(&name, &line));
-        if let Err(error) = self.write_stat(&name, text.as_bytes()) {
+        if let Err(error) = self.write_named("stat", &name, text.as_bytes()) {
             tracing::debug!(%error, "the digest of an input could not be remembered");
         }
-    }
-
-    /// Puts `text` in the place of an entry, unsynced.
-    fn write_stat(&self, name: &Digest, text: &[u8]) -> Result<(), StoreError> {
-        let path = self.path_of("stat", name);
-        let shard = path.parent().expect("a named file lies in a folder");
-        fs::create_dir_all(shard).map_err(StoreError::io("make the folder", shard))?;
-        let mut file = self.temporary_file()?;
-        file.write_all(text).map_err(StoreError::io("write", &path))?;
-        let placed = file.persist(&path).map_err(|error| error.error);
-        placed.map(drop).map_err(StoreError::io("write", &path))
     }
 
     /// The canonical path of an input, and the name of its entry.
@@ -108,6 +95,7 @@ fn check_of(name: &Digest, line: &str) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use tempfile::TempDir;
 
     struct Fixture {

@@ -385,3 +385,43 @@ fn what_is_remembered_of_inputs_is_counted_verified_and_in_time_forgotten() {
     assert!(workshop.build_with(&graph, &all(&graph), act).started().is_empty());
     assert!(entry.exists(), "it is made anew");
 }
+
+#[test]
+fn checkpoints_stay_for_a_week_unless_there_is_no_room() {
+    let workshop = Workshop::new();
+    let folder = workshop.path("store/checkpoints/ab/abcd");
+    drop(workshop.store());
+    fs::create_dir_all(&folder).unwrap();
+    for (name, days) in [("young", 1), ("younger", 0), ("old", 8)] {
+        let path = folder.join(name);
+        fs::write(&path, [0; 1000]).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - DAY * days).unwrap();
+    }
+    let left = |options: GcOptions| -> Vec<String> {
+        workshop.store().gc(&options).unwrap();
+        let entries = fs::read_dir(&folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(GcOptions::default()), ["young", "younger"]);
+    let max_bytes = Some(1500);
+    assert_eq!(
+        left(GcOptions {
+            max_bytes,
+            ..GcOptions::default()
+        }),
+        ["younger"]
+    );
+    let max_age = Some(Duration::ZERO);
+    assert!(
+        left(GcOptions {
+            max_age,
+            ..GcOptions::default()
+        })
+        .is_empty()
+    );
+}
