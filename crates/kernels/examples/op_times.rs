@@ -5,9 +5,10 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use orchestrate_kernels::{
-    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, PackedLinear, ProductPrecision, RandomKey,
+    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, Isa, PackedInt8, PackedLinear, ProductPrecision, RandomKey,
     RandomStream, adamw_step, attention, conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu,
     int8_gemm, keep_freed_memory, layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
+    with_isa,
 };
 use std::io::Write;
 use std::time::Instant;
@@ -94,6 +95,11 @@ fn float_ops(report: &Report) -> Result<()> {
             linear(&big, &wide, None, precision)
         })?;
     }
+    with_isa(Isa::Avx2.min(Isa::detect()), || {
+        report.op("linear 2048x512 to 2048, no bias, bf16 emulated", || {
+            linear(&rows, &weight, None, ProductPrecision::Bf16)
+        })
+    })?;
     let table = variable(&[30522, 512])?;
     let ids = Tensor::from_iter((0..2048u32).map(|i| i * 7919 % 30522), &Device::Cpu)?;
     report.op("embedding 30522x512, 2048 ids", || embedding(&table, &ids))?;

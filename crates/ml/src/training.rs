@@ -306,7 +306,7 @@ fn warn_of_idle_checkpointing(trainee: &LoadedModel, settings: &Training) {
 fn warn_of_emulation(settings: &Training) {
     if settings.precision == ProductPrecision::Bf16 && orchestrate_kernels::bf16_is_emulated() {
         tracing::warn!(
-            "this processor has no avx512_bf16: `precision = \"bf16\"` gives the same bits here, but slower than \"f32\""
+            "this processor has no avx512_bf16: `precision = \"bf16\"` gives the same bits here, but several times slower than \"f32\""
         );
     }
 }

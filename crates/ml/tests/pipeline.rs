@@ -455,6 +455,23 @@ fn gradient_checkpointing_gives_the_same_bits() {
     assert!(quantized("quantized-plain", false) == quantized("quantized-checkpointed", true));
 }
 
+/// A layer that is run again has its products in the precision of the first time, and that precision is not f32's.
+#[test]
+fn gradient_checkpointing_keeps_the_precision() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 96, "test_rows": 16}"#);
+    let of = |name: &str, precision, gradient_checkpointing| {
+        let training = Training {
+            precision,
+            gradient_checkpointing,
+            ..TRAINING
+        };
+        trained_weights(&bench, name, training)
+    };
+    let bf16 = of("bf16", ProductPrecision::Bf16, false);
+    assert!(bf16 == of("checkpointed", ProductPrecision::Bf16, true));
+    assert!(bf16 != of("f32", ProductPrecision::F32, false));
+}
+
 /// A batch in three parts gives the gradients of the whole, to the rounding of its sums.
 #[test]
 fn gradient_accumulation_equals_the_whole_batch() {
