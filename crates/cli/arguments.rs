@@ -1,5 +1,11 @@
 //! The command line.
 
+mod records;
+
+pub use records::{CacheLs, CacheRm, Diff, Log, Runs, Status};
+
+use crate::quantity::{Cap, Interval};
+use crate::run_choice::RunChoice;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,8 +13,9 @@ use std::time::Duration;
 
 /// A build system for model compression.
 ///
-/// Exit codes: 0 done, 1 a step failed, 2 the recipe or the command line is wrong, 3 damaged files, 6 the environment
-/// (disk, device, memory), 7 a gate is not met, 130 interrupted.
+/// Exit codes: 0 done, 1 a step failed, 2 the recipe or the command line is wrong, 3 damaged files, 4 not
+/// reproducible under `--check`, 5 differs from the lock, 6 the environment (disk, device, memory), 7 a gate is not met, 130
+/// interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "orchestrate", version, about, max_term_width = 100)]
 pub struct Arguments {
@@ -50,6 +57,16 @@ pub enum Command {
     Plan(Plan),
     /// Explain why a step would run again, down to the first cause.
     Why(Why),
+    /// List the recorded runs, the newest last.
+    Runs(Runs),
+    /// Show what a step printed when it ran, also if it is cached now.
+    Log(Log),
+    /// Compare two recorded runs: keys, metrics, artifacts.
+    Diff(Diff),
+    /// Say what runs on a cache at this moment, and what the last run of each recipe gave.
+    Status(Status),
+    /// Write down what the cache has for a recipe, for `build --locked` to hold later builds to.
+    Lock(LockArguments),
     /// Draw the recipe's graph.
     Graph(Graph),
     /// Run an exported model on new input; one JSON line for each.
@@ -107,6 +124,13 @@ pub enum Format {
     Json,
 }
 
+/// A continuous-integration service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ci {
+    /// GitHub Actions.
+    Github,
+}
+
 /// Arguments of `build`.
 #[derive(Debug, Args)]
 pub struct Build {
@@ -122,12 +146,37 @@ pub struct Build {
     /// How many actions may run at once; they share the processor's threads. One for every four threads if not given.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// After a build that ran something, remove the oldest results that the last runs of no recipe need until the cache
+    /// is no larger; `none` keeps all.
+    #[arg(
+        long, value_name = "SIZE", default_value = "50GB", env = "ORCHESTRATE_CACHE_SIZE",
+        value_parser = crate::quantity::cap
+    )]
+    pub cache_size: Cap,
     /// After a failure, go on with what does not depend on it.
     #[arg(long)]
     pub keep_going: bool,
+    /// How often trainings keep a checkpoint, such as 30s or 5m, from which the next build goes on; `never` for none. It
+    /// changes no result.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::quantity::interval,
+          env = "ORCHESTRATE_CHECKPOINT_EVERY")]
+    pub checkpoint_every: Interval,
+    /// Run every action of these steps a second time, from scratch, and compare bit by bit; exit code 4 if one differs.
+    #[arg(long)]
+    pub check: bool,
+    /// Refuse to run if the recipe or its files differ from the lock file, and hold what comes out against it; exit
+    /// code 5 if something differs.
+    #[arg(long)]
+    pub locked: bool,
     /// How to tell what happens.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub format: Format,
+    /// Write a JUnit report: one test case a step, and one a gate.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Tell this service too: marks on the recipe's lines, and a summary in the file that $GITHUB_STEP_SUMMARY names.
+    #[arg(long, value_enum, value_name = "SERVICE")]
+    pub ci: Option<Ci>,
 }
 
 /// Arguments of `plan`.
@@ -151,6 +200,21 @@ pub struct Why {
     pub recipe: RecipeArguments,
     /// The step to explain.
     pub step: String,
+    /// Compare with this run rather than the last: an id or the beginning of one, `last` or `last~N`.
+    #[arg(long, value_name = "RUN")]
+    pub against: Option<RunChoice>,
+    #[command(flatten)]
+    pub cache: CacheArguments,
+}
+
+/// Arguments of `lock`.
+#[derive(Debug, Args)]
+pub struct LockArguments {
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// Do not mind a lock file that cannot be read, such as one with a merge's marks: write it anew from the cache.
+    #[arg(long)]
+    pub rebuild: bool,
     #[command(flatten)]
     pub cache: CacheArguments,
 }
@@ -230,6 +294,10 @@ pub enum Cache {
     Verify(CacheVerify),
     /// Remove what the last runs of each recipe do not need. Without a size or an age, all of that.
     Gc(CacheGc),
+    /// List the results in it, the newest last.
+    Ls(CacheLs),
+    /// Forget the results of steps, so that the next build runs them again.
+    Rm(CacheRm),
 }
 
 /// Arguments of `cache stat`.

@@ -1,21 +1,26 @@
 //! Exit codes, and the errors that end a command.
 
 use orchestrate_engine::{EngineError, StoreError};
+use orchestrate_recipe::lock::{LockDifference, LockError};
 use orchestrate_recipe::{ModelError, RecipeErrors};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How the program ends. The numbers are public: scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCode {
     /// All was done.
     Done = 0,
-    /// A step failed.
+    /// A step failed; of `diff --exit-code`, that artifacts differ.
     StepFailed = 1,
     /// The recipe or the command line is wrong.
     Usage = 2,
     /// The store or a model is damaged and could not be repaired.
     Corrupt = 3,
+    /// An action gave other bytes when it ran a second time.
+    NotReproducible = 4,
+    /// The recipe, its files or what came out differ from the lock.
+    LockDiffers = 5,
     /// The disk, the device or the memory did not do.
     Environment = 6,
     /// A gate is not met.
@@ -67,9 +72,33 @@ pub enum Failure {
         /// The code to end with.
         code: ExitCode,
     },
+    /// The lock file is of no use.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The recipe, its files or what came out differ from the lock.
+    #[error("{}\n{}{advice}", differs_from(path), listed(differences))]
+    LockDiffers {
+        /// The lock file.
+        path: PathBuf,
+        /// In what.
+        differences: Vec<LockDifference>,
+        /// What to do.
+        advice: &'static str,
+    },
     /// Nobody reads what is printed any more: no error.
     #[error("the output was closed")]
     OutputClosed,
+}
+
+fn differs_from(lock: &Path) -> String {
+    format!("this differs from {}:", lock.display())
+}
+
+fn listed(differences: &[LockDifference]) -> String {
+    differences
+        .iter()
+        .map(|difference| format!("  {difference}\n"))
+        .collect()
 }
 
 impl From<StoreError> for Failure {
@@ -104,8 +133,12 @@ impl Failure {
                 | ModelError::NotFinite { .. }
                 | ModelError::NoGradient(_)
                 | ModelError::MaskLost { .. } => ExitCode::StepFailed,
+                ModelError::Stopped { .. } => ExitCode::Interrupted,
             },
             Self::Export { code, .. } => *code,
+            Self::Lock(LockError::Io { .. }) => ExitCode::Environment,
+            Self::Lock(LockError::Absent { .. } | LockError::Damaged { .. }) => ExitCode::Usage,
+            Self::LockDiffers { .. } => ExitCode::LockDiffers,
             Self::OutputClosed => ExitCode::Done,
         }
     }

@@ -12,7 +12,7 @@ pub fn cancel_on_signals() -> Cancel {
     let handler = move || {
         if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 {
             output::note(
-                "stopping: what runs now may end, nothing new starts; what is done is kept (once more to stop at once)",
+                "stopping: trainings keep a checkpoint, other work may end, nothing new starts (once more to stop at once)",
             );
             raised.stop();
         } else {

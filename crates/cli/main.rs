@@ -3,14 +3,23 @@
 //! Data goes to standard output, everything else to standard error. The exit code is one of [`exit::ExitCode`].
 
 mod arguments;
+mod built;
+mod ci;
+mod clock;
+mod columns;
 mod commands;
+#[cfg(test)]
+mod documentation;
 mod exit;
 mod exports;
 mod interrupt;
+mod locked;
 mod logging;
 mod output;
 mod quantity;
 mod reporter;
+mod run_choice;
+mod run_table;
 mod session;
 mod table;
 
@@ -25,7 +34,12 @@ fn main() -> std::process::ExitCode {
     let result = match arguments.command {
         Command::Build(build) => commands::build::run(&build),
         Command::Plan(plan) => commands::plan::run(&plan),
+        Command::Lock(lock) => commands::lock::run(&lock),
         Command::Why(why) => commands::why::run(&why),
+        Command::Runs(runs) => commands::runs::run(&runs),
+        Command::Log(log) => commands::log::run(&log),
+        Command::Diff(diff) => commands::diff::run(&diff),
+        Command::Status(status) => commands::status::run(&status),
         Command::Graph(graph) => commands::graph::run(&graph),
         Command::Predict(predict) => on_pool(|| commands::predict::run(&predict)),
         Command::Bench(bench) => on_pool(|| commands::bench::run(&bench)),

@@ -40,6 +40,29 @@ pub fn bytes(text: &str) -> Result<u64, BadQuantity> {
     Ok(value.round() as u64)
 }
 
+/// How large something may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cap {
+    /// So many bytes.
+    Bytes(u64),
+    /// As it likes.
+    None,
+}
+
+/// A size as [`bytes`] reads it; `none` and 0 set no bound.
+///
+/// # Errors
+/// [`BadQuantity`].
+pub fn cap(text: &str) -> Result<Cap, BadQuantity> {
+    if text.trim().eq_ignore_ascii_case("none") {
+        return Ok(Cap::None);
+    }
+    Ok(match bytes(text)? {
+        0 => Cap::None,
+        size => Cap::Bytes(size),
+    })
+}
+
 /// A time span: `12h`, `30d`.
 ///
 /// # Errors
@@ -47,6 +70,21 @@ pub fn bytes(text: &str) -> Result<u64, BadQuantity> {
 pub fn age(text: &str) -> Result<Duration, BadQuantity> {
     let seconds = parse(text, &AGES, "12h or 30d")?;
     Duration::try_from_secs_f64(seconds).map_err(|_| bad(&AGES, "12h or 30d"))
+}
+
+/// How often something is done, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
+
+/// A time span, or `never`.
+///
+/// # Errors
+/// [`BadQuantity`].
+pub fn interval(text: &str) -> Result<Interval, BadQuantity> {
+    if text.trim().eq_ignore_ascii_case("never") {
+        return Ok(Interval(None));
+    }
+    age(text).map(Some).map(Interval)
 }
 
 fn parse(text: &str, units: &[(&'static str, f64)], example: &'static str) -> Result<f64, BadQuantity> {
@@ -89,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn a_cap_may_be_none() {
+        let read = ["0", "none", "None", "0GB", "1kB"].map(|text| cap(text).unwrap());
+        assert_eq!(read, [Cap::None, Cap::None, Cap::None, Cap::None, Cap::Bytes(1000)]);
+        assert!(cap("unlimited").is_err());
+    }
+
+    #[test]
     fn ages_are_read_and_anything_else_is_told_apart() {
         let read = ["0", "90s", "5m", "12h", "30d", "2W", "0.5h"].map(|text| age(text).unwrap().as_secs());
         assert_eq!(read, [0, 90, 300, 43_200, 2_592_000, 1_209_600, 1800]);
@@ -99,5 +144,8 @@ mod tests {
             age(&format!("{}w", "9".repeat(300))).is_err(),
             "more than a clock counts"
         );
+        let intervals = ["never", "0", "2m"].map(|text| interval(text).unwrap().0);
+        assert_eq!(intervals, [None, Some(Duration::ZERO), Some(Duration::from_secs(120))]);
+        assert!(interval("sometimes").is_err());
     }
 }

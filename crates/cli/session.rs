@@ -4,7 +4,8 @@ use crate::arguments::{CacheArguments, RecipeArguments};
 use crate::exit::Failure;
 use crate::output;
 use orchestrate_engine::{EngineError, Store};
-use orchestrate_recipe::{Loaded, Lowered, Overrides, Recipe, open_device};
+use orchestrate_recipe::{Finding, Loaded, Lowered, Overrides, Recipe, open_device};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A recipe that was read, checked and lowered.
@@ -12,6 +13,10 @@ pub struct Session {
     pub recipe: Recipe,
     pub text: String,
     pub lowered: Lowered,
+    /// What looks like an oversight in the recipe; it was shown.
+    pub warnings: Vec<Finding>,
+    /// Where each step is written, to show.
+    pub step_places: BTreeMap<String, String>,
 }
 
 impl Session {
@@ -27,12 +32,23 @@ impl Session {
             device: arguments.device.clone(),
             current_folder: PathBuf::new(),
         };
-        let Loaded { recipe, warnings, text } = Recipe::load(&arguments.recipe, &overrides)?;
+        let Loaded {
+            recipe,
+            warnings,
+            text,
+            step_places,
+        } = Recipe::load(&arguments.recipe, &overrides)?;
         for warning in &warnings {
             output::show_diagnostic(warning);
         }
         let lowered = Lowered::new(&recipe).map_err(EngineError::from)?;
-        Ok(Self { recipe, text, lowered })
+        Ok(Self {
+            recipe,
+            text,
+            lowered,
+            warnings,
+            step_places,
+        })
     }
 
     /// Refuses a device that is not there before anything runs.

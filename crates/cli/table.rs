@@ -6,6 +6,11 @@ use orchestrate_recipe::report::StepReport;
 /// Longest step name that is shown whole.
 const NAME: usize = 14;
 
+/// What the cells of a row are.
+pub const HEADER: [&str; 11] = [
+    "step", "accuracy", "params", "bytes", "MACs", "p50 ms", "points", "smaller", "faster", "time", "state",
+];
+
 /// The rows, header first. `baseline` is the step that others are compared with.
 pub fn steps(steps: &[StepReport], baseline: Option<&str>) -> Vec<String> {
     let width = steps
@@ -18,21 +23,25 @@ pub fn steps(steps: &[StepReport], baseline: Option<&str>) -> Vec<String> {
     let against = format!("against {}", shortened(compared, NAME));
     let mut rows = vec![
         format!("{:width$}{:43}{against:>25}", "", ""),
-        format!(
-            "{:width$} {:>8} {:>7} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7}",
-            "step", "accuracy", "params", "bytes", "MACs", "p50 ms", "points", "smaller", "faster", "time", "state"
-        ),
+        aligned(&HEADER.map(str::to_owned), width),
     ];
-    let reference = steps.iter().find(|step| Some(step.name.as_str()) == baseline);
-    rows.extend(
-        steps
-            .iter()
-            .map(|step| row(step, reference.filter(|r| r.name != step.name), width)),
-    );
+    rows.extend(cells(steps, baseline).into_iter().map(|mut row| {
+        row[0] = shortened(&row[0], width);
+        aligned(&row, width)
+    }));
     rows.into_iter().map(|row| row.trim_end().to_owned()).collect()
 }
 
-fn row(step: &StepReport, baseline: Option<&StepReport>, width: usize) -> String {
+/// The cells of each step's row, in the order of [`HEADER`].
+pub fn cells(steps: &[StepReport], baseline: Option<&str>) -> Vec<[String; 11]> {
+    let reference = steps.iter().find(|step| Some(step.name.as_str()) == baseline);
+    steps
+        .iter()
+        .map(|step| row(step, reference.filter(|r| r.name != step.name)))
+        .collect()
+}
+
+fn row(step: &StepReport, baseline: Option<&StepReport>) -> [String; 11] {
     let figure = |name: &str| step.figures.get(name).copied();
     let of_baseline = |name: &str| baseline.and_then(|step| step.figures.get(name).copied());
     let ratio = |name: &str| Some(format!("{:.1}x", of_baseline(name)? / figure(name)?));
@@ -43,9 +52,8 @@ fn row(step: &StepReport, baseline: Option<&StepReport>, width: usize) -> String
         ))
     };
     let cell = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    format!(
-        "{:width$} {:>8} {:>7} {:>8} {:>7} {:>8} {:>8} {:>7} {:>7} {:>7} {:>7}",
-        shortened(&step.name, width),
+    [
+        step.name.clone(),
         cell(figure("accuracy").map(|v| format!("{:.2}%", 100.0 * v))),
         cell(figure("parameters").map(count)),
         cell(figure("file_bytes").map(bytes)),
@@ -55,8 +63,12 @@ fn row(step: &StepReport, baseline: Option<&StepReport>, width: usize) -> String
         cell(ratio("file_bytes")),
         cell(ratio("latency_ms_p50")),
         cell((step.seconds > 0.0).then(|| duration(step.seconds))),
-        step.state.word(),
-    )
+        step.state.word().to_owned(),
+    ]
+}
+
+fn aligned([name, a, b, c, d, e, f, g, h, i, j]: &[String; 11], width: usize) -> String {
+    format!("{name:width$} {a:>8} {b:>7} {c:>8} {d:>7} {e:>8} {f:>8} {g:>7} {h:>7} {i:>7} {j:>7}")
 }
 
 /// How the exported model and the one that simulates it differ, in at most [`WIDTH`](crate::output::WIDTH) columns.
@@ -123,6 +135,19 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
         _ => 0,
     };
     format!("{value:.digits$}{}", units[unit])
+}
+
+/// `0.9625`, `1.200e-5`, `1234567`: a figure of any kind, whole or with four significant digits.
+pub fn figure(value: f64) -> String {
+    let size = value.abs();
+    if value.fract() == 0.0 && size < 1e15 {
+        format!("{value:.0}")
+    } else if (1e-3..1e15).contains(&size) {
+        let digits = (3 - size.log10().floor() as i64).clamp(0, 9) as usize;
+        format!("{value:.digits$}")
+    } else {
+        format!("{value:.3e}")
+    }
 }
 
 fn milliseconds(value: f64) -> String {
@@ -205,6 +230,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
+        assert_eq!(
+            [0.0, 0.9625, 1234.56, 1e-5, 7.0].map(figure).join(" "),
+            "0 0.9625 1235 1.000e-5 7"
+        );
         assert_eq!(
             [0.0, 7.0, 999.0, 1000.0, 12_345.0, 999_600.0, 5.3e9]
                 .map(count)

@@ -22,6 +22,14 @@ fn largest(folder: &Path) -> PathBuf {
     found.into_iter().max().unwrap().1
 }
 
+/// Gives the quantization another learning rate: one step runs again, and what it made before is kept.
+fn edit_rate(workspace: &Workspace, rate: &str) {
+    let text = std::fs::read_to_string(workspace.path("recipe.toml")).unwrap();
+    let (before, after) = text.split_once("learning_rate = ").unwrap();
+    let after = &after[after.find('\n').unwrap()..];
+    workspace.write("recipe.toml", format!("{before}learning_rate = {rate}{after}"));
+}
+
 /// The number of files that `cache stat` tells of a section.
 fn count(workspace: &Workspace, section: &str) -> usize {
     let told = workspace.succeed(&["cache", "stat"]).stdout;
@@ -111,6 +119,40 @@ fn roots_stay_also_when_they_are_too_large() {
     assert!(nothing_old.stdout.starts_with("removed 0B"), "{}", nothing_old.stdout);
     workspace.succeed(&["cache", "gc", "--keep-last", "0"]);
     assert_eq!(count(&workspace, "results") + count(&workspace, "blobs"), 0);
+}
+
+#[test]
+fn a_build_keeps_the_cache_below_its_cap() {
+    let workspace = Workspace::new();
+    let small = ["build", "recipe.toml", "--cache-size", "1kB"];
+    let removed = |run: &Run| {
+        run.stderr
+            .lines()
+            .filter(|line| line.starts_with("cache: removed "))
+            .count()
+    };
+    let first = workspace.succeed(&small);
+    assert!(
+        first.stderr.contains("the rest is needed by the last runs"),
+        "{}",
+        first.stderr
+    );
+    for rate in ["2e-4", "3e-4", "4e-4"] {
+        edit_rate(&workspace, rate);
+        assert_eq!(
+            removed(&workspace.succeed(&["build", "recipe.toml", "--cache-size", "none"])),
+            0
+        );
+    }
+    let results = count(&workspace, "results");
+    assert_eq!(removed(&workspace.succeed(&small)), 0, "nothing ran");
+    edit_rate(&workspace, "5e-4");
+    let last = workspace.succeed(&small);
+    assert_eq!(removed(&last), 1, "{}", last.stderr);
+    assert!(count(&workspace, "results") < results);
+    assert_eq!(removed(&workspace.succeed(&["build", "recipe.toml"])), 0);
+    let bad = workspace.run(&["build", "recipe.toml", "--cache-size", "much"]);
+    assert_eq!(bad.code, Some(2), "{}", bad.stderr);
 }
 
 #[test]

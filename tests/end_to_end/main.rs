@@ -2,14 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
 
 mod cache;
+mod ci;
 mod commands;
 mod dependencies;
 mod determinism;
 mod errors;
+mod inspection;
 mod kill;
+mod lock;
 mod manual;
 mod outputs;
 mod real_data;
 mod recipes;
 mod reruns;
+mod resume;
 mod workspace;

@@ -45,6 +45,11 @@ fn lenet_mnist() {
 }
 
 #[test]
+fn resnet_digits() {
+    smoke("resnet-digits", &[]);
+}
+
+#[test]
 fn sst2() {
     let (Some(sst2), Some(vocabulary)) = (real_data::find("sst2"), real_data::find("bert_vocab")) else {
         return;
@@ -67,6 +72,12 @@ fn every_recipe_is_tested() {
     names.sort();
     assert_eq!(
         names,
-        ["bert-small.toml", "lenet-digits.toml", "lenet-mnist.toml", "sst2.toml"]
+        [
+            "bert-small.toml",
+            "lenet-digits.toml",
+            "lenet-mnist.toml",
+            "resnet-digits.toml",
+            "sst2.toml"
+        ]
     );
 }

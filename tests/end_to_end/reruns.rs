@@ -66,10 +66,12 @@ fn the_last_steps_learning_rate_reruns_it_and_what_follows() {
     workspace.edit("learning_rate = 1e-4", "learning_rate = 2e-4");
     let plan = workspace.succeed(&["plan", "recipe.toml"]).stdout;
     assert!(plan.contains("finetune.training.learning_rate 1e-4 → 2e-4"), "{plan}");
-    assert_eq!(
-        workspace.build(&[]).ran(),
-        ["quantize", "quantize.evaluate", "export", "export.evaluate"]
-    );
+    let events = workspace.build(&[]);
+    // Which of those that do not wait for each other comes first depends on how long they took before.
+    let mut ran = events.ran();
+    assert_eq!(ran[0], "quantize");
+    ran.sort_unstable();
+    assert_eq!(ran, ["export", "export.evaluate", "quantize", "quantize.evaluate"]);
 }
 
 #[test]
@@ -79,11 +81,8 @@ fn a_prune_rounds_target_reuses_the_rounds_before() {
     workspace.edit("targets = [0.25, 0.5]", "targets = [0.25, 0.75]");
     let events = workspace.build(&[]);
     let ran = events.ran();
-    assert_eq!(
-        ran[..3],
-        ["prune.prune-2", "prune.finetune-2", "prune.evaluate"],
-        "{ran:?}"
-    );
+    assert_eq!(ran[..2], ["prune.prune-2", "prune.finetune-2"], "{ran:?}");
+    assert!(ran.contains(&"prune.evaluate"), "{ran:?}");
     assert_eq!(ran.len(), 7, "{ran:?}");
     workspace.edit("targets = [0.25, 0.75]", "targets = [0.25, 0.5]");
     assert_eq!(workspace.build(&[]).ran(), [""; 0], "the old rounds are still there");

@@ -100,7 +100,12 @@ impl Workspace {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrate"));
         command.args(arguments).current_dir(self.folder.path());
-        for variable in ["ORCHESTRATE_CACHE", "ORCHESTRATE_LOG", "RAYON_NUM_THREADS"] {
+        for variable in [
+            "ORCHESTRATE_CACHE",
+            "ORCHESTRATE_CACHE_SIZE",
+            "ORCHESTRATE_LOG",
+            "RAYON_NUM_THREADS",
+        ] {
             command.env_remove(variable);
         }
         command.env("NO_COLOR", "1").stdin(std::process::Stdio::null());

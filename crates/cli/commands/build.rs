@@ -1,30 +1,42 @@
 //! `orchestrate build`: brings a recipe up to date, puts its exports in place, and holds its gates against the result.
 
 use crate::arguments::{Build, Format};
+use crate::built::Built;
+use crate::ci::CiReports;
 use crate::exit::{ExitCode, Failure};
-use crate::exports::{Placing, exported_event, exported_line, put_exports};
+use crate::exports::put_exports;
 use crate::interrupt::cancel_on_signals;
+use crate::locked::Locked;
+use crate::quantity::Cap;
 use crate::reporter::Reporter;
 use crate::session::{Session, open_store, require_utf8};
 use crate::{output, table};
-use orchestrate_engine::{
-    ActionOutcome, BuildOptions, BuildReport, Cancel, FailureClass, ProcessExecutor, RunEvent, Store, build,
-};
-use orchestrate_recipe::report::{GateReport, StepReport, baseline_step, gate_reports, number, step_reports};
-use serde_json::json;
+use orchestrate_engine::{ActionId, BuildOptions, Cancel, ProcessExecutor, RunEvent, Store, build, reproduce};
+use orchestrate_recipe::describe_difference;
+use orchestrate_recipe::report::{gate_reports, step_reports};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
 /// Threads that an action gets where there are enough: more than a few are of little use to one training.
 const THREADS_A_JOB: usize = 4;
 
-/// Builds.
+/// Builds, and tells the continuous-integration services that are to know.
 pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
+    let reports = CiReports::new(arguments);
+    carry_out(arguments, &reports).inspect_err(|failure| {
+        if let Err(unwritten) = reports.of_failure(failure) {
+            unwritten.show();
+        }
+    })
+}
+
+fn carry_out(arguments: &Build, reports: &CiReports<'_>) -> Result<ExitCode, Failure> {
     require_utf8("--out", &arguments.out)?;
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(&arguments.steps)?;
     session.require_device()?;
-    let store = open_store(&arguments.cache)?;
+    let mut store = open_store(&arguments.cache)?;
+    let lock = Locked::read(arguments, &session, &store)?;
     let cancel = cancel_on_signals();
     let reporter = Reporter::new(arguments.format);
     // The last event of a build is told last, behind those of the gates and exports.
@@ -40,24 +52,27 @@ pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
         Format::Json => built.print_events(end.into_inner().expect("no reporter panics")),
     };
     built.placing.failures.iter().for_each(Failure::show);
-    match (built.code(), told) {
-        // A reader that went away hears what came of the build from the exit code all the same.
-        (code, Ok(()) | Err(Failure::OutputClosed)) => Ok(code),
-        (ExitCode::Done, Err(failure)) => Err(failure),
-        (code, Err(failure)) => {
-            failure.show();
-            Ok(code)
+    if built.report.executed > 0 && !built.report.cancelled {
+        keep_below(arguments.cache_size, &mut store);
+    }
+    let reported = reports.of_build(&built.view());
+    let mut code = built.code();
+    if let Err(failure) = lock.compare(&built.report) {
+        failure.show();
+        if code == ExitCode::Done {
+            code = failure.code();
         }
     }
-}
-
-/// A build that is over.
-struct Built<'a> {
-    session: &'a Session,
-    report: BuildReport,
-    steps: Vec<StepReport>,
-    placing: Placing<'a>,
-    gates: Vec<GateReport>,
+    for failure in [told, reported].into_iter().filter_map(Result::err) {
+        // A reader that went away hears what came of the build from the exit code all the same.
+        if !matches!(failure, Failure::OutputClosed) {
+            failure.show();
+            if code == ExitCode::Done {
+                code = failure.code();
+            }
+        }
+    }
+    Ok(code)
 }
 
 /// Builds and puts the exports in place. A blob that is found damaged only when it is copied is made anew, once.
@@ -74,6 +89,7 @@ fn bring_up_to_date<'a>(
         recipe: session.recipe.name.clone(),
         slots,
         keep_going: arguments.keep_going,
+        checkpoint_every: arguments.checkpoint_every.0,
     };
     let targets = session.lowered.targets(&arguments.steps);
     let once = || -> Result<Built<'a>, Failure> {
@@ -93,10 +109,60 @@ fn bring_up_to_date<'a>(
             gates: gate_reports(&session.recipe, &steps),
             report,
             steps,
+            reproductions: None,
         })
     };
     let built = once()?;
-    if built.placing.found_damage { once() } else { Ok(built) }
+    let mut built = if built.placing.found_damage { once()? } else { built };
+    if arguments.check && built.report.is_success() {
+        let chosen = chosen_actions(session, &arguments.steps, &built);
+        let reproductions = reproduce(
+            &session.lowered.graph,
+            &built.report,
+            &chosen,
+            &options,
+            store,
+            &executor,
+            cancel,
+            sink,
+            &describe_difference,
+        )?;
+        built.reproductions = Some(reproductions);
+    }
+    Ok(built)
+}
+
+/// The actions of the steps `names`; all of the build if there are none.
+fn chosen_actions(session: &Session, names: &[String], built: &Built<'_>) -> Vec<ActionId> {
+    if names.is_empty() {
+        return built.report.actions.keys().copied().collect();
+    }
+    let steps = names.iter().filter_map(|name| session.lowered.step(name));
+    steps.flat_map(|step| step.actions.iter().copied()).collect()
+}
+
+/// Removes the oldest results of a cache that has grown too large. Whatever comes of it, the build stands.
+fn keep_below(cap: Cap, store: &mut Store) {
+    let Cap::Bytes(max_bytes) = cap else { return };
+    let size = |bytes: u64| table::bytes(bytes as f64);
+    match store.keep_below(max_bytes) {
+        Ok(None) => {}
+        Ok(Some(report)) => {
+            let (removed, left) = (report.removed.total().bytes, report.left.total().bytes);
+            let over = if report.bytes_over > 0 {
+                "; the rest is needed by the last runs"
+            } else {
+                ""
+            };
+            output::note(&format!(
+                "cache: removed {} that no recent run needs, {} left, at most {} wanted (--cache-size){over}",
+                size(removed),
+                size(left),
+                size(max_bytes)
+            ));
+        }
+        Err(error) => output::note(&format!("warning: the cache could not be kept small: {error}")),
+    }
 }
 
 /// Workers of this very program that share the threads.
@@ -121,102 +187,4 @@ fn available_threads() -> NonZeroUsize {
 
 fn default_jobs() -> NonZeroUsize {
     NonZeroUsize::new(available_threads().get() / THREADS_A_JOB).unwrap_or(NonZeroUsize::MIN)
-}
-
-impl Built<'_> {
-    /// The code to end with.
-    fn code(&self) -> ExitCode {
-        if self.report.cancelled {
-            return ExitCode::Interrupted;
-        }
-        if let Some(id) = self.report.first_failure {
-            return match self.report.actions[&id].outcome {
-                ActionOutcome::Failed {
-                    class: FailureClass::Environment,
-                    ..
-                } => ExitCode::Environment,
-                ActionOutcome::Failed { .. }
-                | ActionOutcome::Cached
-                | ActionOutcome::Executed
-                | ActionOutcome::Skipped { .. } => ExitCode::StepFailed,
-            };
-        }
-        if let Some(failure) = self.placing.failures.first() {
-            return failure.code();
-        }
-        if self.gates.iter().all(|gate| gate.met) {
-            ExitCode::Done
-        } else {
-            ExitCode::GateNotMet
-        }
-    }
-
-    /// Shows all for people; what failed goes to standard error, whoever reads standard output.
-    fn show(&self) -> Result<(), Failure> {
-        let told = self.show_figures();
-        for action in self.report.actions.values() {
-            if let ActionOutcome::Failed { error, .. } = &action.outcome {
-                output::error(&format!("{} failed: {error}", action.name));
-            }
-        }
-        told.and_then(|()| output::line(&table::summary(&self.report)))
-    }
-
-    fn show_figures(&self) -> Result<(), Failure> {
-        if self.report.executed + self.report.failed + self.report.skipped > 0 {
-            output::line("")?;
-        }
-        table::steps(&self.steps, baseline_step(&self.session.recipe))
-            .iter()
-            .try_for_each(|row| output::line(row))?;
-        output::line("")?;
-        for step in &self.steps {
-            if step.figures.contains_key("predictions_changed") {
-                output::line(&table::agreement(step))?;
-            }
-        }
-        for export in &self.placing.exported {
-            output::line(&exported_line(export))?;
-        }
-        for gate in &self.gates {
-            let word = if gate.met { "met" } else { "NOT MET" };
-            output::line(&format!(
-                "gate {word}: {}, found {} ({})",
-                gate.condition, gate.found, gate.written_at
-            ))?;
-        }
-        Ok(())
-    }
-
-    /// Prints the events of exports and gates, and `end` behind them.
-    fn print_events(&self, end: Option<RunEvent>) -> Result<(), Failure> {
-        for export in &self.placing.exported {
-            output::line(&exported_event(export))?;
-        }
-        for gate in &self.gates {
-            output::line(&gate_event(gate))?;
-        }
-        match end {
-            None => Ok(()),
-            Some(event) => {
-                output::line(&serde_json::to_string(&event).expect("an event has string keys and finite numbers"))
-            }
-        }
-    }
-}
-
-fn gate_event(gate: &GateReport) -> String {
-    json!({
-        "event": "gate",
-        "step": gate.step,
-        "metric": gate.metric,
-        "bound": gate.bound,
-        "limit": number(gate.limit),
-        "value": gate.value.map(number),
-        "condition": gate.condition,
-        "found": gate.found,
-        "met": gate.met,
-        "written_at": gate.written_at,
-    })
-    .to_string()
 }

@@ -1,5 +1,6 @@
 //! `orchestrate cache`: how much the cache holds, whether it is whole, and what may go.
 
+use super::{cache_ls, cache_rm};
 use crate::arguments::{Cache, CacheArguments, CacheGc, CacheStat, CacheVerify};
 use crate::exit::{ExitCode, Failure};
 use crate::session::open_store;
@@ -12,11 +13,16 @@ pub fn run(command: &Cache) -> Result<ExitCode, Failure> {
         Cache::Stat(arguments) => stat(arguments),
         Cache::Verify(arguments) => verify(arguments),
         Cache::Gc(arguments) => gc(arguments),
+        Cache::Ls(arguments) => cache_ls::run(arguments),
+        Cache::Rm(arguments) => cache_rm::run(arguments),
     }
 }
 
-/// The store that is there. A new one is of no use to these commands: the name is probably mistaken.
-fn open_existing(arguments: &CacheArguments) -> Result<Store, Failure> {
+/// The store that is there. A new one is of no use to who asks what is in it: the name is probably mistaken.
+///
+/// # Errors
+/// [`Failure::Usage`] if there is none, and the store's own.
+pub fn open_existing(arguments: &CacheArguments) -> Result<Store, Failure> {
     if !arguments.cache.exists() {
         return Err(Failure::Usage(format!(
             "there is no cache {}; name it with `--cache DIR`",
@@ -35,13 +41,15 @@ fn stat(arguments: &CacheStat) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-fn sections(survey: &Survey) -> [(&'static str, Tally); 6] {
+fn sections(survey: &Survey) -> [(&'static str, Tally); 8] {
     [
         ("blobs", survey.blobs),
         ("trees", survey.trees),
         ("results", survey.results),
         ("key documents", survey.documents),
         ("run records", survey.records),
+        ("checkpoints", survey.checkpoints),
+        ("stat cache", survey.stat),
         ("quarantine", survey.quarantine),
     ]
 }
@@ -86,12 +94,15 @@ fn gc(arguments: &CacheGc) -> Result<ExitCode, Failure> {
     let word = if arguments.dry_run { "would remove" } else { "removed" };
     let removed = report.removed;
     output::line(&format!(
-        "{word} {}: {} results, {} trees, {} blobs, {} key documents, {} files in quarantine",
+        "{word} {}: {} results, {} trees, {} blobs, {} key documents, {} checkpoints, {} entries of the stat cache, {} \
+         files in quarantine",
         bytes(removed.total().bytes),
         removed.results.files,
         removed.trees.files,
         removed.blobs.files,
         removed.documents.files,
+        removed.checkpoints.files,
+        removed.stat.files,
         removed.quarantine.files,
     ))?;
     let word = if arguments.dry_run { "would leave" } else { "left" };

@@ -48,7 +48,9 @@ impl Live {
                 }
                 return;
             }
-            RunEvent::ActionFinished { action, .. } | RunEvent::ActionFailed { action, .. } => {
+            RunEvent::ActionFinished { action, .. }
+            | RunEvent::ActionFailed { action, .. }
+            | RunEvent::ActionChecked { action, .. } => {
                 if let Some(bar) = bars.remove(action) {
                     bar.finish_and_clear();
                 }

@@ -73,18 +73,36 @@ fn lasting_line(event: &RunEvent) -> Option<String> {
             action,
             seconds,
             metrics,
+            measurements,
             ..
         } => {
             let accuracy = metrics.get("accuracy").map(|a| format!(", accuracy {:.2}%", 100.0 * a));
             let loss = metrics.get("final_loss").map(|l| format!(", loss {l:.4}"));
             let told = accuracy.or(loss).unwrap_or_default();
+            let resumed = measurements.get("resumed_after_step");
+            let resumed = resumed
+                .map(|step| format!(", going on from step {step}"))
+                .unwrap_or_default();
             Some(format!(
-                "done    {action} in {}{told}",
+                "done    {action} in {}{told}{resumed}",
                 crate::table::duration(*seconds)
             ))
         }
         // Its log was told line by line; what went wrong stands at the end, where it is not scrolled away.
         RunEvent::ActionFailed { action, .. } => Some(format!("failed  {action}")),
+        RunEvent::ActionChecked {
+            action,
+            same,
+            difference,
+            error,
+            seconds,
+            ..
+        } => {
+            let word = if *same { "same   " } else { "DIFFERS" };
+            let told = difference.as_ref().or(error.as_ref());
+            let told = told.map(|told| format!(": {told}")).unwrap_or_default();
+            Some(format!("{word} {action} in {}{told}", crate::table::duration(*seconds)))
+        }
         RunEvent::ActionWaiting { action, reason } => Some(format!("waits   {action}: {reason}")),
         RunEvent::Log { action, line } => Some(format!("log     {action}: {line}")),
         RunEvent::RunStarted { .. }

@@ -43,7 +43,9 @@ impl Plain {
                     output::note(&format!("at      {action}: {done} of {total}, {}", values_text(values)));
                 }
             }
-            RunEvent::ActionFinished { action, .. } | RunEvent::ActionFailed { action, .. } => {
+            RunEvent::ActionFinished { action, .. }
+            | RunEvent::ActionFailed { action, .. }
+            | RunEvent::ActionChecked { action, .. } => {
                 told.remove(action);
             }
             RunEvent::RunStarted { .. }

@@ -54,6 +54,9 @@ pub struct Action {
     pub inputs: BTreeMap<String, Input>,
     /// Resources that it takes while it runs; never in the key.
     pub demand: Demand,
+    /// Its parameters without those that only say how long it goes on, if its step keeps checkpoints: actions that are
+    /// equal but for those share what they keep. Never in the key.
+    pub trajectory: Option<serde_json::Value>,
 }
 
 /// Where an input comes from.

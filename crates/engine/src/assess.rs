@@ -1,6 +1,6 @@
 //! The assessment of one action: its key, and whether it must run. Planning and building share it, so that they agree.
 
-use crate::action::{ActionId, Input};
+use crate::action::{Action, ActionId, Input};
 use crate::change::changes;
 use crate::digest::Digest;
 use crate::error::EngineError;
@@ -11,7 +11,13 @@ use crate::key::{ActionKey, InputDigest, KeyDocument};
 use crate::record::History;
 use crate::result::ActionResult;
 use crate::store::{Integrity, Lookup, Store, StoreError};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
+
+/// So many actions are worth being assessed by several threads.
+pub(crate) const WORTH_SHARING: usize = 32;
+/// No more are assessed at a time.
+pub(crate) const MOST_AT_A_TIME: usize = 1024;
 
 /// What was found of one action.
 #[derive(Debug)]
@@ -23,12 +29,40 @@ pub(crate) struct Assessment {
     pub(crate) freshness: Freshness,
 }
 
+/// What an action reads.
+#[derive(Default)]
+struct Inputs {
+    digests: BTreeMap<String, InputDigest>,
+    files: Vec<InputFile>,
+}
+
+/// An action whose result was looked for.
+struct LookedUp {
+    key: ActionKey,
+    document: KeyDocument,
+    files: Vec<InputFile>,
+    result: Result<ActionResult, Option<Reason>>,
+}
+
+impl LookedUp {
+    fn new(store: &Store, action: &Action, inputs: Inputs, needs_bytes: bool) -> Result<Self, StoreError> {
+        let document = KeyDocument::new(action, inputs.digests);
+        let key = document.key();
+        Ok(Self {
+            result: find_result(store, &key, needs_bytes)?,
+            files: inputs.files,
+            key,
+            document,
+        })
+    }
+}
+
 /// Assesses the actions of one graph.
 pub(crate) struct Assessor<'a> {
     graph: &'a ActionGraph,
     store: &'a Store,
     history: History,
-    files: FileDigests,
+    files: FileDigests<'a>,
 }
 
 impl<'a> Assessor<'a> {
@@ -38,21 +72,51 @@ impl<'a> Assessor<'a> {
             graph,
             store,
             history: History::open(store, recipe)?,
-            files: FileDigests::default(),
+            files: FileDigests::new(store),
         })
     }
 
-    /// Assesses `id`. `tree_of` tells the artifacts of its inputs; `needs_bytes` whether a result without the
-    /// artifact's bytes is of no use.
+    /// Assesses `ids`, for each of which is told whether a result without the artifact's bytes is of no use. `tree_of`
+    /// tells the artifacts of their inputs.
     pub(crate) fn assess(
+        &mut self,
+        ids: &[(ActionId, bool)],
+        tree_of: &dyn Fn(ActionId) -> Digest,
+    ) -> Vec<(ActionId, Result<Assessment, EngineError>)> {
+        let inputs = ids
+            .iter()
+            .map(|(id, needs_bytes)| (*id, *needs_bytes, self.inputs(*id, tree_of)));
+        let inputs: Vec<_> = inputs.collect();
+        let looked_up = |(id, needs_bytes, inputs): (ActionId, bool, Result<Inputs, EngineError>)| {
+            let found =
+                inputs.and_then(|inputs| Ok(LookedUp::new(self.store, self.graph.get(id), inputs, needs_bytes)?));
+            (id, found)
+        };
+        let found: Vec<_> = if ids.len() < WORTH_SHARING {
+            inputs.into_iter().map(looked_up).collect()
+        } else {
+            inputs.into_par_iter().map(looked_up).collect()
+        };
+        let judged = found
+            .into_iter()
+            .map(|(id, found)| (id, found.and_then(|found| self.judge(id, found))));
+        judged.collect()
+    }
+
+    /// The key document of `id`.
+    pub(crate) fn document(
         &mut self,
         id: ActionId,
         tree_of: &dyn Fn(ActionId) -> Digest,
-        needs_bytes: bool,
-    ) -> Result<Assessment, EngineError> {
+    ) -> Result<KeyDocument, EngineError> {
+        let inputs = self.inputs(id, tree_of)?;
+        Ok(KeyDocument::new(self.graph.get(id), inputs.digests))
+    }
+
+    /// What an action reads: by role, and its external inputs as they were hashed.
+    fn inputs(&mut self, id: ActionId, tree_of: &dyn Fn(ActionId) -> Digest) -> Result<Inputs, EngineError> {
         let action = self.graph.get(id);
-        let mut inputs = BTreeMap::new();
-        let mut files = Vec::new();
+        let mut inputs = Inputs::default();
         for (role, input) in &action.inputs {
             let digest = match input {
                 Input::Action(input) => InputDigest::Artifact(tree_of(*input)),
@@ -67,18 +131,26 @@ impl<'a> Assessor<'a> {
                         digest: file.digest,
                         size: file.size,
                     };
-                    files.push(file);
+                    inputs.files.push(file);
                     digest
                 }
             };
-            inputs.insert(role.clone(), digest);
+            inputs.digests.insert(role.clone(), digest);
         }
-        let document = KeyDocument::new(action, inputs);
-        let key = document.key();
-        let freshness = match find_result(self.store, &key, needs_bytes)? {
+        Ok(inputs)
+    }
+
+    fn judge(&mut self, id: ActionId, found: LookedUp) -> Result<Assessment, EngineError> {
+        let LookedUp {
+            key,
+            document,
+            files,
+            result,
+        } = found;
+        let freshness = match result {
             Ok(result) => Freshness::Fresh(result),
             Err(Some(reason)) => Freshness::Stale(reason),
-            Err(None) => Freshness::Stale(self.explain(&action.name, &document, &key)?),
+            Err(None) => Freshness::Stale(self.explain(&self.graph.get(id).name, &document, &key)?),
         };
         Ok(Assessment {
             key,
@@ -86,6 +158,15 @@ impl<'a> Assessor<'a> {
             files,
             freshness,
         })
+    }
+
+    /// How long `id` lasted when it last ran in this recipe, if that is known.
+    pub(crate) fn seconds_of(&mut self, id: ActionId) -> Result<Option<f64>, StoreError> {
+        let record = self.history.last(&self.graph.get(id).name)?;
+        let Some(key) = record.and_then(|record| record.key) else {
+            return Ok(None);
+        };
+        Ok(self.store.result(&key)?.found().map(|result| result.seconds))
     }
 
     /// Why there is no result of `key`.

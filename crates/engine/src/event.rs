@@ -117,6 +117,21 @@ pub enum RunEvent {
         /// Why not.
         because: String,
     },
+    /// An action ran a second time.
+    ActionChecked {
+        /// Its name.
+        action: String,
+        /// Its step.
+        step: String,
+        /// Whether it gave the same.
+        same: bool,
+        /// What differs first, if something does.
+        difference: Option<String>,
+        /// What went wrong, if it failed.
+        error: Option<String>,
+        /// How long it ran.
+        seconds: f64,
+    },
     /// The build is over.
     RunFinished {
         /// Actions that ran.

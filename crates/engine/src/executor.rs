@@ -101,10 +101,12 @@ impl Executor for InProcessExecutor<'_> {
         }
         let on = RefCell::new(on);
         let progress = |progress: Progress| (on.borrow_mut())(Notice::Progress(progress.finite()));
-        let outcome = run_step(self.steps, &order.work(&progress)).map_err(|error| ExecutionError::Step {
-            error,
-            log: String::new(),
-        })?;
+        let is_stopped = || cancel.is_stopped();
+        let outcome =
+            run_step(self.steps, &order.work(&progress, &is_stopped)).map_err(|error| ExecutionError::Step {
+                error,
+                log: String::new(),
+            })?;
         Ok(Executed {
             outcome,
             ..Executed::default()

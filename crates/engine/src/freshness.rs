@@ -41,6 +41,8 @@ pub enum Reason {
     },
     /// There is a result, but its file is damaged.
     ResultUnreadable,
+    /// It runs a second time to see whether it gives the same.
+    Check,
 }
 
 impl fmt::Display for Reason {
@@ -56,6 +58,7 @@ impl fmt::Display for Reason {
             }
             Self::OutputsMissing { what } => write!(f, "{what} is no longer in the store"),
             Self::Corrupt { digest } => write!(f, "blob {} in the store was corrupt", digest.short()),
+            Self::Check => f.write_str("to check that it gives the same again"),
             Self::ResultUnreadable => f.write_str("its result in the store was damaged"),
         }
     }

@@ -3,49 +3,17 @@
 //! Invariant: a file's digest is believed without reading it again only while its size, inode and times are the same
 //! and its time of change was not so recent that a later change could have left that the same, too.
 
-use crate::digest::{Digest, copy_and_hash};
+use crate::digest::Digest;
+use crate::file_digest::digest_of_file;
+use crate::stamp::Stamp;
+use crate::store::Store;
 use std::collections::HashMap;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// File systems tell times as coarsely as this.
-const COARSEST_TIME: Duration = Duration::from_secs(2);
+use std::time::SystemTime;
 
 /// How often a file is read that changes while it is read.
 const ATTEMPTS: usize = 3;
-
-/// What changes whenever a file does, if one waits long enough.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    device: u64,
-    inode: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        Ok(Self {
-            size: metadata.len(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-
-    /// Whether the file had long been left alone at the time `now`.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let seconds = u64::try_from(self.changed.0.max(self.modified.0)).unwrap_or(0);
-        now.duration_since(UNIX_EPOCH + Duration::from_secs(seconds))
-            .is_ok_and(|age| age > COARSEST_TIME)
-    }
-}
 
 /// A file as it was when it was hashed.
 #[derive(Debug, Clone)]
@@ -63,8 +31,9 @@ impl InputFile {
         for _ in 0..ATTEMPTS {
             let stamp = Stamp::of(path)?;
             let is_settled = stamp.is_settled(SystemTime::now());
-            let (digest, size) = copy_and_hash(&mut File::open(path)?, &mut io::sink())?;
+            let read = digest_of_file(path);
             if stamp == Stamp::of(path)? {
+                let (digest, size) = read?;
                 return Ok(Self {
                     path: path.to_owned(),
                     digest,
@@ -86,13 +55,23 @@ impl InputFile {
     }
 }
 
-/// The files of one build or plan; each is hashed once while it stays as it is.
-#[derive(Debug, Default)]
-pub(crate) struct FileDigests {
+/// The files of one build or plan; each is hashed once while it stays as it is, and not at all if an earlier build
+/// remembered its digest.
+#[derive(Debug)]
+pub(crate) struct FileDigests<'a> {
+    store: &'a Store,
     known: HashMap<PathBuf, InputFile>,
 }
 
-impl FileDigests {
+impl<'a> FileDigests<'a> {
+    /// None so far; `store` remembers.
+    pub(crate) fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            known: HashMap::new(),
+        }
+    }
+
     /// The file at `path` as it is now.
     pub(crate) fn get(&mut self, path: &Path) -> io::Result<InputFile> {
         if let Some(known) = self.known.get(path)
@@ -101,8 +80,25 @@ impl FileDigests {
         {
             return Ok(known.clone());
         }
-        let file = InputFile::read(path)?;
+        let file = self.remembered_or_read(path)?;
         self.known.insert(path.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    fn remembered_or_read(&self, path: &Path) -> io::Result<InputFile> {
+        let now = SystemTime::now();
+        let stamp = Stamp::of(path)?;
+        if let Some(digest) = self.store.known_digest(path, &stamp, now) {
+            return Ok(InputFile {
+                path: path.to_owned(),
+                digest,
+                size: stamp.size,
+                is_settled: stamp.is_settled(now),
+                stamp,
+            });
+        }
+        let file = InputFile::read(path)?;
+        self.store.remember_digest(path, &file.stamp, file.digest, now);
         Ok(file)
     }
 }
@@ -110,16 +106,19 @@ impl FileDigests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::time::Duration;
 
     #[test]
     fn a_change_is_seen_however_soon_it_comes_and_a_touch_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         fs::write(&path, "one").unwrap();
-        let mut files = FileDigests::default();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let mut files = FileDigests::new(&store);
         let first = files.get(&path).unwrap();
         assert_eq!((first.digest, first.size), (Digest::of_bytes(b"one"), 3));
-        File::open(&path)
+        fs::File::open(&path)
             .unwrap()
             .set_modified(SystemTime::now() + Duration::from_secs(60))
             .unwrap();

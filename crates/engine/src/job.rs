@@ -15,7 +15,7 @@ use crate::graph::ActionGraph;
 use crate::input_file::InputFile;
 use crate::key::InputDigest;
 use crate::result::ActionResult;
-use crate::step::{FailureClass, InputFiles, StepError};
+use crate::step::{CheckpointPlace, FailureClass, InputFiles, StepError};
 use crate::store::{Integrity, Lease, Store, StoreError};
 use crate::worker::WorkOrder;
 use std::collections::{BTreeMap, HashSet};
@@ -33,6 +33,8 @@ pub(crate) struct JobContext<'a> {
     pub(crate) executor: &'a dyn Executor,
     pub(crate) cancel: &'a Cancel,
     pub(crate) sink: &'a (dyn Fn(RunEvent) + Sync),
+    /// How often checkpoints are written, if they are.
+    pub(crate) checkpoint_every: Option<Duration>,
     /// Artifacts whose bytes were hashed in this build.
     pub(crate) verified: Mutex<HashSet<Digest>>,
 }
@@ -73,7 +75,17 @@ pub(crate) enum Halt {
     /// It cannot run before these are made anew.
     BadInputs(Vec<BadInput>),
     /// The build was told to stop.
-    Cancelled,
+    Cancelled {
+        /// How far the action came.
+        because: String,
+    },
+}
+
+impl Halt {
+    fn cancelled() -> Self {
+        let because = "cancelled".to_owned();
+        Self::Cancelled { because }
+    }
 }
 
 impl From<StoreError> for Halt {
@@ -114,13 +126,40 @@ impl Job {
             key: *key,
             reason: self.reason.clone(),
         });
-        let scratch = context.store.scratch()?;
+        let (scratch, aside) = (context.store.scratch()?, context.store.scratch()?);
+        let checkpoints = self.checkpoints(action, aside.path(), context)?;
         let started = Instant::now();
-        let executed = self.execute(action, inputs, scratch.path(), context)?;
+        let executed = self.execute(action, inputs, scratch.path(), checkpoints.as_ref(), context)?;
         let seconds = started.elapsed().as_secs_f64();
         self.check_files(&executed)?;
         let tree = context.store.publish(scratch.path())?;
-        self.keep(action, executed, &tree, seconds, context).map(Done::Executed)
+        let result = self.keep(action, executed, &tree, seconds, context)?;
+        if let Some(CheckpointPlace { folder, owner, .. }) = &checkpoints
+            && let Err(error) = context.store.drop_checkpoints(folder, owner)
+        {
+            tracing::warn!(%error, "checkpoints that are of no more use could not be removed");
+        }
+        Ok(Done::Executed(result))
+    }
+
+    /// Where the action's step may keep checkpoints, if it does and is to.
+    fn checkpoints(
+        &self,
+        action: &Action,
+        scratch: &Path,
+        context: &JobContext<'_>,
+    ) -> Result<Option<CheckpointPlace>, StoreError> {
+        let (Some(every), Some(trajectory)) =
+            (context.checkpoint_every, self.assessment.document.of_trajectory(action))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(CheckpointPlace {
+            folder: context.store.checkpoint_folder(&trajectory.key())?,
+            scratch: scratch.to_owned(),
+            owner: format!("{}.", self.assessment.key),
+            every,
+        }))
     }
 
     /// Takes the action's lease; waits while another build has it.
@@ -131,7 +170,7 @@ impl Job {
                 return Ok(lease);
             }
             if context.cancel.is_stopped() {
-                return Err(Halt::Cancelled);
+                return Err(Halt::cancelled());
             }
             if !is_told {
                 let reason = "the same is being made by another action or build".to_owned();
@@ -146,7 +185,11 @@ impl Job {
     }
 
     /// The files of all inputs, verified.
-    fn inputs(&self, action: &Action, context: &JobContext<'_>) -> Result<BTreeMap<String, InputFiles>, Halt> {
+    pub(crate) fn inputs(
+        &self,
+        action: &Action,
+        context: &JobContext<'_>,
+    ) -> Result<BTreeMap<String, InputFiles>, Halt> {
         let mut files = BTreeMap::new();
         let mut bad = Vec::new();
         for (role, digest) in &self.assessment.document.inputs {
@@ -174,11 +217,13 @@ impl Job {
         }
     }
 
-    fn execute(
+    /// Hands the work to the executor; what it makes is in `output`.
+    pub(crate) fn execute(
         &self,
         action: &Action,
         inputs: BTreeMap<String, InputFiles>,
         output: &Path,
+        checkpoints: Option<&CheckpointPlace>,
         context: &JobContext<'_>,
     ) -> Result<Executed, Halt> {
         let order = WorkOrder {
@@ -189,6 +234,7 @@ impl Job {
             numerics: action.numerics.clone(),
             inputs,
             output: output.to_owned(),
+            checkpoints: checkpoints.cloned(),
         };
         let mut on = |notice| {
             let action = action.name.clone();
@@ -208,7 +254,15 @@ impl Job {
             .map_err(|error| {
                 let message = error.to_string();
                 match error {
-                    ExecutionError::Cancelled => Halt::Cancelled,
+                    ExecutionError::Cancelled => Halt::cancelled(),
+                    ExecutionError::Step {
+                        error:
+                            StepError {
+                                class: FailureClass::Interrupted,
+                                ..
+                            },
+                        ..
+                    } => Halt::Cancelled { because: message },
                     ExecutionError::Step {
                         error: StepError { class, .. },
                         log,

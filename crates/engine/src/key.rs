@@ -96,7 +96,7 @@ pub enum InputDigest {
 }
 
 /// Everything that an action's result depends on: what is hashed, kept beside the key, and explained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDocument {
     /// [`KEY_SCHEMA`] of the engine that wrote it.
     pub schema: u32,
@@ -156,6 +156,15 @@ impl KeyDocument {
             numerics: action.numerics.clone(),
             inputs,
         }
+    }
+
+    /// The document of `action` with the parameters of its trajectory alone, if it has one.
+    pub(crate) fn of_trajectory(&self, action: &Action) -> Option<Self> {
+        let parameters = action.trajectory.clone()?;
+        Some(Self {
+            parameters,
+            ..self.clone()
+        })
     }
 
     /// The key; the encoding is described at the head of the module.

@@ -21,15 +21,25 @@
 //! It knows nothing of machine learning, of recipes or of terminals, and runs on Unix alone: it relies on `flock`,
 //! process groups and syncing of folders.
 
+#[cfg(test)]
+extern crate self as orchestrate_engine;
+
+#[cfg(test)]
+#[path = "../tests/engine/fixture.rs"]
+#[expect(dead_code, reason = "it is made for the tests of what the engine offers to others")]
+mod fixture;
+
 mod action;
 mod artifact;
 mod assess;
 mod cancel;
 mod change;
+mod difference;
 mod digest;
 mod error;
 mod event;
 mod executor;
+mod file_digest;
 mod freshness;
 mod graph;
 mod input_file;
@@ -39,10 +49,14 @@ mod log_tail;
 mod plan;
 mod pools;
 mod process;
+mod ready;
 mod record;
 mod report;
+mod reproduce;
 mod result;
+mod runs;
 mod scheduler;
+mod stamp;
 mod states;
 mod step;
 mod store;
@@ -52,6 +66,7 @@ pub use action::{Action, ActionId, Demand, Input, Kind};
 pub use artifact::{Tree, TreeEntry, TreeError};
 pub use cancel::Cancel;
 pub use change::{Change, changes};
+pub use difference::KeyDifference;
 pub use digest::{Digest, ParseDigestError};
 pub use error::EngineError;
 pub use event::RunEvent;
@@ -59,14 +74,17 @@ pub use executor::{Executed, ExecutionError, Executor, InProcessExecutor, Notice
 pub use freshness::{Freshness, Reason};
 pub use graph::{ActionGraph, GraphError};
 pub use key::{ActionKey, InputDigest, KEY_SCHEMA, KeyDocument};
-pub use plan::{Decision, Plan, PlannedAction, plan};
+pub use plan::{Decision, Plan, PlannedAction, documents, plan};
 pub use process::ProcessExecutor;
-pub use record::{ActionRecord, RecordedOutcome};
+pub use record::{ActionRecord, RecordedOutcome, RunCounts, StartedAction};
 pub use report::{ActionOutcome, ActionReport, BuildReport};
+pub use reproduce::{Describe, Reproduction, reproduce};
 pub use result::ActionResult;
+pub use runs::{RecordedRun, RunId, RunState, RunSummary};
 pub use scheduler::{BuildOptions, build};
-pub use step::{FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
+pub use step::{CheckpointPlace, FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
 pub use store::{
-    Damage, GcOptions, GcReport, Integrity, Lease, Lookup, Store, StoreError, Survey, Tally, VerifyReport,
+    Damage, GcOptions, GcReport, HeldLease, Integrity, Lease, LeaseHolder, ListedResult, Lookup, RecordedName, Scratch,
+    Store, StoreError, Survey, Tally, VerifyReport,
 };
 pub use worker::{WorkOrder, WorkerMessage, run_worker};

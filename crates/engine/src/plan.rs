@@ -6,14 +6,14 @@
 //! would run for want of bytes need not if another brings the same bytes back.
 
 use crate::action::ActionId;
-use crate::assess::{Assessor, reason_of};
+use crate::assess::{Assessment, Assessor, MOST_AT_A_TIME, reason_of};
 use crate::digest::Digest;
 use crate::error::EngineError;
 use crate::freshness::{Freshness, Reason};
 use crate::graph::ActionGraph;
-use crate::key::ActionKey;
+use crate::key::{ActionKey, KeyDocument};
 use crate::store::Store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What a build would do with one action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct PlannedAction {
     pub step: String,
     /// What would be done.
     pub decision: Decision,
+    /// What its key is the digest of, if it is known.
+    pub document: Option<KeyDocument>,
 }
 
 /// What a build would do: every action that the targets need, in topological order.
@@ -74,34 +76,28 @@ impl Plan {
 /// # Errors
 /// [`EngineError`] if an input file or the store cannot be read.
 pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &str) -> Result<Plan, EngineError> {
-    let mut assessor = Assessor::new(graph, store, recipe)?;
-    let mut decisions: BTreeMap<ActionId, Decision> = BTreeMap::new();
+    let mut planner = Planner {
+        graph,
+        assessor: Assessor::new(graph, store, recipe)?,
+        targets: targets.iter().copied().collect(),
+        decisions: BTreeMap::new(),
+        documents: BTreeMap::new(),
+    };
+    let mut undecided = Vec::new();
     for id in graph.ancestors_of(targets) {
-        let unknown: Vec<ActionId> = graph
-            .dependencies(id)
-            .into_iter()
-            .filter(|input| hit_tree(&decisions, *input).is_none())
-            .collect();
-        let decision = if unknown.is_empty() {
-            let tree_of = |input| hit_tree(&decisions, input).expect("all inputs are hits");
-            let assessment = assessor.assess(id, &tree_of, targets.contains(&id))?;
-            match assessment.freshness {
-                Freshness::Fresh(result) => Decision::Hit {
-                    key: assessment.key,
-                    tree: result.tree,
-                },
-                Freshness::Stale(reason) => Decision::Run {
-                    key: assessment.key,
-                    reason,
-                },
-            }
-        } else {
-            Decision::Maybe {
-                depends_on: unknown.iter().map(|input| graph.get(*input).name.clone()).collect(),
-            }
-        };
-        decisions.insert(id, decision);
+        let is_decided = |input: &ActionId| planner.decisions.contains_key(input);
+        if undecided.len() == MOST_AT_A_TIME || !graph.dependencies(id).iter().all(is_decided) {
+            planner.decide(&undecided)?;
+            undecided.clear();
+        }
+        undecided.push(id);
     }
+    planner.decide(&undecided)?;
+    let Planner {
+        mut decisions,
+        mut documents,
+        ..
+    } = planner;
     demand_bytes(graph, store, &mut decisions)?;
     let actions = decisions.into_iter().map(|(id, decision)| {
         let action = graph.get(id);
@@ -110,11 +106,80 @@ pub fn plan(graph: &ActionGraph, store: &Store, targets: &[ActionId], recipe: &s
             name: action.name.clone(),
             step: action.step.clone(),
             decision,
+            document: documents.remove(&id),
         }
     });
     Ok(Plan {
         actions: actions.collect(),
     })
+}
+
+/// The key documents of `targets` and all that they need, if each action's artifact is what `artifact` says. Nothing for
+/// an action that reads one of which it says nothing.
+///
+/// # Errors
+/// [`EngineError`] if an input file or the store cannot be read.
+pub fn documents(
+    graph: &ActionGraph,
+    store: &Store,
+    targets: &[ActionId],
+    artifact: &dyn Fn(ActionId) -> Option<Digest>,
+) -> Result<BTreeMap<ActionId, Option<KeyDocument>>, EngineError> {
+    let mut assessor = Assessor::new(graph, store, "")?;
+    let documents = graph.ancestors_of(targets).into_iter().map(|id| {
+        if graph
+            .dependencies(id)
+            .into_iter()
+            .any(|input| artifact(input).is_none())
+        {
+            return Ok((id, None));
+        }
+        let tree_of = |input| artifact(input).expect("it was asked for before");
+        Ok((id, Some(assessor.document(id, &tree_of)?)))
+    });
+    documents.collect()
+}
+
+struct Planner<'a> {
+    graph: &'a ActionGraph,
+    assessor: Assessor<'a>,
+    targets: HashSet<ActionId>,
+    decisions: BTreeMap<ActionId, Decision>,
+    documents: BTreeMap<ActionId, KeyDocument>,
+}
+
+impl Planner<'_> {
+    /// Decides on `ids`, whose inputs were all decided on.
+    fn decide(&mut self, ids: &[ActionId]) -> Result<(), EngineError> {
+        let mut known = Vec::new();
+        for id in ids {
+            let inputs = self.graph.dependencies(*id).into_iter();
+            let unknown = inputs.filter(|input| hit_tree(&self.decisions, *input).is_none());
+            let depends_on: Vec<String> = unknown.map(|input| self.graph.get(input).name.clone()).collect();
+            if depends_on.is_empty() {
+                known.push((*id, self.targets.contains(id)));
+            } else {
+                self.decisions.insert(*id, Decision::Maybe { depends_on });
+            }
+        }
+        let decisions = &self.decisions;
+        let tree_of = |input| hit_tree(decisions, input).expect("all inputs are hits");
+        for (id, assessment) in self.assessor.assess(&known, &tree_of) {
+            let Assessment {
+                key,
+                document,
+                freshness,
+                ..
+            } = assessment?;
+            self.documents.insert(id, document);
+            let decision = match freshness {
+                Freshness::Fresh(result) => Decision::Hit { key, tree: result.tree },
+                Freshness::Stale(reason) => Decision::Run { key, reason },
+            };
+            self.decisions.insert(id, decision);
+        }
+        Ok(())
+    }
 }
 
 fn hit_tree(decisions: &BTreeMap<ActionId, Decision>, id: ActionId) -> Option<Digest> {

@@ -28,22 +28,24 @@ impl Pools {
         }
     }
 
-    /// Takes a place if there is room.
-    pub(crate) fn try_enter(&mut self, demand: Demand) -> bool {
-        let has_room = !self.is_whole_taken
+    /// Whether there is a place.
+    pub(crate) fn has_room(&self, demand: Demand) -> bool {
+        !self.is_whole_taken
             && match demand {
                 Demand::Slot => self.taken_slots < self.slots,
                 Demand::Light => self.taken_light < LIGHT_PLACES,
                 Demand::Whole => self.taken_slots == 0 && self.taken_light == 0,
-            };
-        if has_room {
-            match demand {
-                Demand::Slot => self.taken_slots += 1,
-                Demand::Light => self.taken_light += 1,
-                Demand::Whole => self.is_whole_taken = true,
             }
+    }
+
+    /// Takes a place, for which there is room.
+    pub(crate) fn enter(&mut self, demand: Demand) {
+        debug_assert!(self.has_room(demand), "nobody enters a full pool");
+        match demand {
+            Demand::Slot => self.taken_slots += 1,
+            Demand::Light => self.taken_light += 1,
+            Demand::Whole => self.is_whole_taken = true,
         }
-        has_room
     }
 
     /// Gives a place back.
@@ -63,8 +65,16 @@ mod tests {
     #[test]
     fn the_whole_machine_is_for_one_alone() {
         let mut pools = Pools::new(NonZeroUsize::new(2).unwrap());
-        let enter =
-            |pools: &mut Pools, demands: &[Demand]| demands.iter().map(|d| pools.try_enter(*d)).collect::<Vec<_>>();
+        let try_enter = |pools: &mut Pools, demand: Demand| {
+            let has_room = pools.has_room(demand);
+            if has_room {
+                pools.enter(demand);
+            }
+            has_room
+        };
+        let enter = |pools: &mut Pools, demands: &[Demand]| -> Vec<bool> {
+            demands.iter().map(|demand| try_enter(pools, *demand)).collect()
+        };
         use Demand::{Light, Slot, Whole};
         assert_eq!(
             enter(&mut pools, &[Slot, Whole, Slot, Slot]),
@@ -73,7 +83,7 @@ mod tests {
         assert_eq!(enter(&mut pools, &[Light, Light, Light]), [true, true, false]);
         for demand in [Slot, Slot, Light] {
             pools.leave(demand);
-            assert!(!pools.try_enter(Whole));
+            assert!(!pools.has_room(Whole));
         }
         pools.leave(Light);
         assert_eq!(
@@ -81,6 +91,6 @@ mod tests {
             [true, false, false, false]
         );
         pools.leave(Whole);
-        assert!(pools.try_enter(Slot));
+        assert!(pools.has_room(Slot));
     }
 }

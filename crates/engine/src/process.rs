@@ -1,7 +1,7 @@
 //! Carries out each order in a process of its own.
 //!
 //! Invariants: the child is always reaped before `execute` returns; its standard input stays open until its result is
-//! there, and is closed however this process ends, which is what ends the child. It leads a process group of its own,
+//! there, and is closed however this process ends, which is what ends the child. A build that is to stop tells it so. It leads a process group of its own,
 //! so that Ctrl-C in a terminal reaches only the build, which then decides.
 
 use crate::cancel::Cancel;
@@ -16,7 +16,6 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often a silent child and the cancel flag are looked at.
@@ -86,8 +85,9 @@ enum Verdict {
 /// A child at work.
 struct Running {
     child: Child,
-    /// Writes the order and then holds the child's standard input.
-    stdin: Option<JoinHandle<ChildStdin>>,
+    /// What is sent here asks the child to stop; dropping it closes the child's standard input.
+    stop: Option<Sender<()>>,
+    is_asked_to_stop: bool,
     heard: Receiver<Heard>,
     verdict: Option<Verdict>,
     peak_memory_bytes: Option<u64>,
@@ -97,14 +97,7 @@ struct Running {
 impl Running {
     fn new(mut child: Child, order: &WorkOrder) -> Self {
         let (sender, heard) = mpsc::channel();
-        let mut stdin = child.stdin.take().expect("standard input is piped");
-        let mut line = serde_json::to_string(order).expect("an order is plain JSON");
-        line.push('\n');
-        let stdin = std::thread::spawn(move || {
-            // A child that reads nothing is told by how it ends.
-            let _ = stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush());
-            stdin
-        });
+        let stop = speak(child.stdin.take().expect("standard input is piped"), order);
         listen(
             child.stdout.take().expect("standard output is piped"),
             sender.clone(),
@@ -120,7 +113,8 @@ impl Running {
         );
         Self {
             child,
-            stdin: Some(stdin),
+            stop: Some(stop),
+            is_asked_to_stop: false,
             heard,
             verdict: None,
             peak_memory_bytes: None,
@@ -141,8 +135,11 @@ impl Running {
             if let Some(status) = self.child.try_wait().transpose() {
                 break status;
             }
+            if cancel.is_stopped() {
+                self.ask_to_stop();
+            }
             if self.verdict.is_some() {
-                self.close_stdin();
+                self.stop = None;
                 deadline.get_or_insert_with(|| Instant::now() + GRACE);
             }
             if cancel.is_now() || deadline.is_some_and(|deadline| Instant::now() > deadline) {
@@ -150,7 +147,7 @@ impl Running {
             }
         };
         self.drain(on);
-        self.close_stdin();
+        self.stop = None;
         if cancel.is_now() && self.verdict.is_none() {
             return Err(ExecutionError::Cancelled);
         }
@@ -197,9 +194,15 @@ impl Running {
         self.child.wait()
     }
 
-    /// Closes the child's standard input, unless the order is still being written.
-    fn close_stdin(&mut self) {
-        self.stdin = self.stdin.take().filter(|stdin| !stdin.is_finished());
+    /// Asks the child, once, to stop when it can go on from there.
+    fn ask_to_stop(&mut self) {
+        if let Some(stop) = &self.stop
+            && !self.is_asked_to_stop
+        {
+            self.is_asked_to_stop = true;
+            // A child that no longer listens ends anyway.
+            let _ = stop.send(());
+        }
     }
 
     fn conclude(self, status: io::Result<ExitStatus>) -> Result<Executed, ExecutionError> {
@@ -264,6 +267,22 @@ fn crash_in_words(status: io::Result<ExitStatus>, peak_memory_bytes: Option<u64>
             )
         }
     }
+}
+
+/// Writes `order` to a child's standard input, and a line for each message; closes it when the sender is dropped.
+fn speak(mut stdin: ChildStdin, order: &WorkOrder) -> Sender<()> {
+    let mut line = serde_json::to_string(order).expect("an order is plain JSON");
+    line.push('\n');
+    let (sender, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        // A child that reads nothing is told by how it ends.
+        let mut say = |line: &str| stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()).is_ok();
+        let mut is_heard = say(&line);
+        while is_heard && requests.recv().is_ok() {
+            is_heard = say("stop\n");
+        }
+    });
+    sender
 }
 
 /// Sends each line of `pipe`, until it closes or nobody hears.

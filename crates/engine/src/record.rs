@@ -1,13 +1,19 @@
 //! Run records: what each build did, and what `why` compares with.
 //!
-//! A record is a file of JSON lines, `runs/<milliseconds>-<process>.jsonl`: the run, each action as it ends, and the
-//! end. Invariants: lines are only ever appended, so that the record of a build that was killed tells what was done
-//! until then; a line that cannot be read, such as a last one cut short, is passed over.
+//! A record is a file of JSON lines, `runs/<number>-<process>.jsonl`: the run, each action as it starts and as it ends,
+//! and the end. Invariants: lines are only ever appended, and before a build waits for anything they are
+//! written, so that the record of a build that was killed tells what was
+//! done until then; a line that cannot be read, such as a last one cut short, is passed over. That an action ran is made
+//! to last when it is noted, since its result is a root by that. The names of records ascend in the order in which the
+//! runs began, whatever the clock does meanwhile. A build holds its record locked as long as it lives, so that one
+//! without an end whose lock is free is that of a build that was killed. Records of earlier versions, which say less, are
+//! read all the same.
 
 use crate::digest::Digest;
 use crate::freshness::Reason;
 use crate::key::ActionKey;
-use crate::store::{Store, StoreError};
+use crate::store::disk::{self, NewFile};
+use crate::store::{RecordedName, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -17,6 +23,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records of one recipe that are kept; older ones are removed.
 const KEPT: usize = 100;
+
+/// Bytes of lines that are written at once.
+const HELD_BACK: usize = 64 << 10;
 
 /// What came of an action, as the record has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,63 +68,172 @@ pub struct ActionRecord {
     pub reason: Option<Reason>,
     /// How long it ran.
     pub seconds: f64,
+    /// When it ended, in milliseconds since 1970, where the record says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_millis: Option<u64>,
+    /// Why there is no result: what went wrong, or why it was not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The last lines that it logged, if it failed; those of a result are kept with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// That an action was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedAction {
+    /// Its name.
+    pub action: String,
+    /// Its step.
+    pub step: String,
+    /// Its key.
+    pub key: ActionKey,
+    /// When, in milliseconds since 1970.
+    pub started_millis: u64,
+}
+
+/// How many actions of a run came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunCounts {
+    /// Those that ran.
+    pub executed: usize,
+    /// Those whose result was known.
+    pub cached: usize,
+    /// Those that failed.
+    pub failed: usize,
+    /// Those that were not tried.
+    pub skipped: usize,
+}
+
+impl RunCounts {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, outcome: RecordedOutcome) {
+        match outcome {
+            RecordedOutcome::Cached => self.cached += 1,
+            RecordedOutcome::Executed => self.executed += 1,
+            RecordedOutcome::Failed => self.failed += 1,
+            RecordedOutcome::Skipped => self.skipped += 1,
+        }
+    }
 }
 
 /// One line of a record.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
-enum Line {
-    Run { recipe: String, started_millis: u64 },
+pub(crate) enum Line {
+    Run {
+        recipe: String,
+        started_millis: u64,
+    },
+    Started(StartedAction),
     Action(ActionRecord),
-    End { seconds: f64, cancelled: bool },
+    End {
+        seconds: f64,
+        cancelled: bool,
+        #[serde(default)]
+        counts: Option<RunCounts>,
+    },
 }
 
 /// The record of a run that goes on.
 pub(crate) struct RunRecord {
-    file: File,
-    path: PathBuf,
+    file: NewFile,
+    /// Whether the record's name was made to last.
+    is_lasting: bool,
+    /// Lines that are yet to be written.
+    lines: Vec<u8>,
 }
 
 impl RunRecord {
     /// Begins the record of a run of `recipe`, and removes the recipe's oldest ones.
     pub(crate) fn start(store: &Store, recipe: &str) -> Result<Self, StoreError> {
         let folder = runs_folder(store);
-        remove_oldest(&folder, recipe)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let records = list_records(&folder)?;
+        remove_oldest(&records, recipe)?;
+        let millis = now_millis();
+        let newest = records.last().map_or(0, |newest| newest.number);
+        let mut number = millis.max(newest.saturating_add(1));
         loop {
-            let path = folder.join(format!("{millis}-{}.jsonl", std::process::id()));
-            match File::create_new(&path) {
+            let path = folder.join(format!("{number}-{}.jsonl", std::process::id()));
+            match NewFile::create(&path) {
                 Ok(file) => {
-                    let mut record = Self { file, path };
+                    file.lock().map_err(StoreError::io("lock", &path))?;
+                    let mut record = Self {
+                        file,
+                        is_lasting: false,
+                        lines: Vec::new(),
+                    };
                     record.append(&Line::Run {
                         recipe: recipe.to_owned(),
                         started_millis: millis,
-                    })?;
+                    });
+                    record.flush()?;
                     return Ok(record);
                 }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => millis += 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number = number.saturating_add(1),
                 Err(error) => return Err(StoreError::io("make", &path)(error)),
             }
         }
     }
 
-    /// Notes what came of an action. A later note of the same action counts.
+    /// Notes that an action was begun.
+    pub(crate) fn note_start(&mut self, action: &str, step: &str, key: ActionKey) {
+        self.append(&Line::Started(StartedAction {
+            action: action.to_owned(),
+            step: step.to_owned(),
+            key,
+            started_millis: now_millis(),
+        }));
+    }
+
+    /// Notes what came of an action just now. A later note of the same action counts.
     pub(crate) fn note(&mut self, action: ActionRecord) -> Result<(), StoreError> {
-        self.append(&Line::Action(action))
+        let has_run = action.outcome == RecordedOutcome::Executed;
+        self.append(&Line::Action(ActionRecord {
+            ended_millis: Some(now_millis()),
+            ..action
+        }));
+        if has_run {
+            return self.sync();
+        }
+        if self.lines.len() > HELD_BACK {
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Notes the end of the run.
-    pub(crate) fn end(&mut self, seconds: f64, cancelled: bool) -> Result<(), StoreError> {
-        self.append(&Line::End { seconds, cancelled })
+    pub(crate) fn end(&mut self, seconds: f64, cancelled: bool, counts: RunCounts) -> Result<(), StoreError> {
+        self.append(&Line::End {
+            seconds,
+            cancelled,
+            counts: Some(counts),
+        });
+        self.flush()
     }
 
-    fn append(&mut self, line: &Line) -> Result<(), StoreError> {
-        let mut json = serde_json::to_string(line).expect("a record's line is plain JSON");
-        json.push('\n');
-        self.file
-            .write_all(json.as_bytes())
-            .map_err(StoreError::io("write", &self.path))
+    /// Writes what was noted.
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
+        let written = self.file.write_all(&self.lines);
+        self.lines.clear();
+        written.map_err(StoreError::io("write", self.file.path()))
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        let path = self.file.path();
+        self.file.sync().map_err(StoreError::io("sync", path))?;
+        if !self.is_lasting {
+            let folder = path.parent().expect("a record lies in a folder");
+            disk::sync_folder(folder).map_err(StoreError::io("sync", folder))?;
+            self.is_lasting = true;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, line: &Line) {
+        serde_json::to_writer(&mut self.lines, line).expect("a record's line is plain JSON");
+        self.lines.push(b'\n');
     }
 }
 
@@ -130,10 +248,10 @@ pub(crate) struct History {
 impl History {
     /// The runs of `recipe` recorded so far.
     pub(crate) fn open(store: &Store, recipe: &str) -> Result<Self, StoreError> {
-        let unread = list_records(&runs_folder(store))?;
+        let records = list_records(&runs_folder(store))?;
         Ok(Self {
             recipe: recipe.to_owned(),
-            unread,
+            unread: records.into_iter().map(|record| record.path).collect(),
             found: HashMap::new(),
         })
     }
@@ -161,7 +279,7 @@ impl History {
                 Ok(Line::Action(record)) if record.outcome.has_result() => {
                     of_this_run.insert(record.action.clone(), record);
                 }
-                Ok(Line::Run { .. } | Line::Action(_) | Line::End { .. }) | Err(_) => {}
+                Ok(Line::Run { .. } | Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => {}
             }
         }
         for (action, record) in of_this_run {
@@ -195,7 +313,7 @@ pub(crate) struct RecordedKeys {
 pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedKeys, StoreError> {
     let mut keys = RecordedKeys::default();
     let mut runs: HashMap<Option<String>, usize> = HashMap::new();
-    for path in list_records(&runs_folder(store))?.iter().rev() {
+    for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
         let recipe = recipe_of(&mut lines);
         let mut with_result = Vec::new();
@@ -209,7 +327,7 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
                     keys.all.insert(key);
                     with_result.extend(outcome.has_result().then_some(key));
                 }
-                Ok(Line::Run { .. } | Line::Action(_) | Line::End { .. }) | Err(_) => {}
+                Ok(Line::Run { .. } | Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => {}
             }
         }
         let earlier = runs.entry(recipe).or_default();
@@ -221,12 +339,52 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
     Ok(keys)
 }
 
-fn runs_folder(store: &Store) -> PathBuf {
+/// What the keys with a result were called by the recorded runs, the newest first; one name a recipe.
+pub(crate) fn recorded_names(store: &Store) -> Result<HashMap<ActionKey, Vec<RecordedName>>, StoreError> {
+    let mut names: HashMap<ActionKey, Vec<RecordedName>> = HashMap::new();
+    for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
+        let Some(mut lines) = lines_of(path)? else { continue };
+        let Some(recipe) = recipe_of(&mut lines) else { continue };
+        for line in lines {
+            let Ok(Line::Action(record)) = serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) else {
+                continue;
+            };
+            if let Some(key) = record.key.filter(|_| record.outcome.has_result()) {
+                let known = names.entry(key).or_default();
+                if known.iter().all(|name| name.recipe != recipe) {
+                    known.push(RecordedName {
+                        recipe: recipe.clone(),
+                        step: record.step,
+                        action: record.action,
+                    });
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Now, in milliseconds since 1970.
+pub(crate) fn now_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn runs_folder(store: &Store) -> PathBuf {
     store.root().join("runs")
 }
 
+/// A record's file. They sort by age, the oldest first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RecordFile {
+    /// The time at which the run began in milliseconds, or more if the clock was set back since the run before.
+    number: u64,
+    process: u32,
+    pub(crate) path: PathBuf,
+}
+
 /// The records in `folder`, oldest first.
-fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn list_records(folder: &Path) -> Result<Vec<RecordFile>, StoreError> {
     let mut records = Vec::new();
     for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
         let path = entry.map_err(StoreError::io("list", folder))?.path();
@@ -235,28 +393,28 @@ fn list_records(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
             .and_then(|name| name.to_str())
             .and_then(|name| name.strip_suffix(".jsonl"));
         let parts = name.and_then(|name| name.split_once('-'));
-        if let Some((Ok(millis), Ok(process))) = parts.map(|(a, b)| (a.parse::<u64>(), b.parse::<u32>())) {
-            records.push((millis, process, path));
+        if let Some((Ok(number), Ok(process))) = parts.map(|(a, b)| (a.parse(), b.parse())) {
+            records.push(RecordFile { number, process, path });
         }
     }
     records.sort();
-    Ok(records.into_iter().map(|(_, _, path)| path).collect())
+    Ok(records)
 }
 
-fn remove_oldest(folder: &Path, recipe: &str) -> Result<(), StoreError> {
-    let records = list_records(folder)?;
+/// Removes those of `records` of `recipe` that are too many, one more being about to be made.
+fn remove_oldest(records: &[RecordFile], recipe: &str) -> Result<(), StoreError> {
     if records.len() < KEPT {
         return Ok(());
     }
     let mut kept = 1;
-    for path in records.iter().rev() {
+    for RecordFile { path, .. } in records.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
         if recipe_of(&mut lines).as_deref() != Some(recipe) {
             continue;
         }
         kept += 1;
         if kept > KEPT {
-            match fs::remove_file(path) {
+            match disk::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 done => done.map_err(StoreError::io("remove", path))?,
             }
@@ -266,7 +424,7 @@ fn remove_oldest(folder: &Path, recipe: &str) -> Result<(), StoreError> {
 }
 
 /// The lines of a record, or nothing if another build just removed it.
-fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreError> {
+pub(crate) fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreError> {
     match File::open(path) {
         Ok(file) => Ok(Some(BufReader::new(file).split(b'\n'))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -278,6 +436,6 @@ fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>, StoreErro
 fn recipe_of(lines: &mut io::Split<BufReader<File>>) -> Option<String> {
     match serde_json::from_slice(&lines.next()?.ok()?) {
         Ok(Line::Run { recipe, .. }) => Some(recipe),
-        Ok(Line::Action(_) | Line::End { .. }) | Err(_) => None,
+        Ok(Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => None,
     }
 }

@@ -31,6 +31,18 @@ pub enum ActionOutcome {
     },
 }
 
+impl ActionOutcome {
+    /// As the run record has it.
+    pub(crate) fn recorded(&self) -> RecordedOutcome {
+        match self {
+            Self::Cached => RecordedOutcome::Cached,
+            Self::Executed => RecordedOutcome::Executed,
+            Self::Failed { .. } => RecordedOutcome::Failed,
+            Self::Skipped { .. } => RecordedOutcome::Skipped,
+        }
+    }
+}
+
 /// One action's part of the report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActionReport {
@@ -52,20 +64,22 @@ pub struct ActionReport {
 
 impl From<&ActionReport> for ActionRecord {
     fn from(report: &ActionReport) -> Self {
-        let outcome = match report.outcome {
-            ActionOutcome::Cached => RecordedOutcome::Cached,
-            ActionOutcome::Executed => RecordedOutcome::Executed,
-            ActionOutcome::Failed { .. } => RecordedOutcome::Failed,
-            ActionOutcome::Skipped { .. } => RecordedOutcome::Skipped,
+        let (problem, log) = match &report.outcome {
+            ActionOutcome::Cached | ActionOutcome::Executed => (None, None),
+            ActionOutcome::Failed { error, log, .. } => (Some(error), Some(log)),
+            ActionOutcome::Skipped { because } => (Some(because), None),
         };
         Self {
             action: report.name.clone(),
             step: report.step.clone(),
             key: report.key,
             tree: report.result.as_ref().map(|result| result.tree),
-            outcome,
+            outcome: report.outcome.recorded(),
             reason: report.reason.clone(),
             seconds: report.seconds,
+            ended_millis: None,
+            problem: problem.cloned(),
+            log: log.cloned(),
         }
     }
 }

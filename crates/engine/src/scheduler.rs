@@ -3,8 +3,8 @@
 //! Invariants:
 //! - An action is assessed as soon as the artifacts of its inputs are known, never before: an action that comes out as
 //!   it was leaves its dependents fresh.
-//! - Of what is ready, the first in graph order that its pool has room for starts. The results do not depend on the
-//!   order.
+//! - Of what is ready and has room in its pool, that starts first which the longest path of further work waits for, as
+//!   far as earlier runs tell. The results do not depend on the order.
 //! - A known result is not asked for its bytes unless an action that runs reads them, or it is a target. If they are
 //!   gone or damaged, the action that made them runs again.
 //! - After a failure or a cancellation nothing is started; what runs may end, and all that ended well is kept.
@@ -19,6 +19,7 @@ use crate::freshness::Freshness;
 use crate::graph::ActionGraph;
 use crate::job::{BadInput, Done, Halt, Job, JobContext};
 use crate::pools::Pools;
+use crate::ready::urgencies;
 use crate::record::RunRecord;
 use crate::report::{ActionOutcome, ActionReport, BuildReport};
 use crate::result::ActionResult;
@@ -30,7 +31,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
 use std::thread::Scope;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often one build makes an artifact anew whose bytes keep vanishing.
 const MAX_REBUILDS: u32 = 2;
@@ -44,6 +45,8 @@ pub struct BuildOptions {
     pub slots: NonZeroUsize,
     /// Whether to go on with what does not depend on a failed action.
     pub keep_going: bool,
+    /// How often long steps keep what they need to go on after an interruption; never if not given.
+    pub checkpoint_every: Option<Duration>,
 }
 
 /// Builds `targets` and all that they need, and tells `sink` what happens.
@@ -67,6 +70,7 @@ pub fn build(
         executor,
         cancel,
         sink,
+        checkpoint_every: options.checkpoint_every,
         verified: Mutex::new(HashSet::new()),
     };
     let assessor = Assessor::new(graph, store, &options.recipe)?;
@@ -85,6 +89,7 @@ pub fn build(
         fatal: None,
     };
     std::thread::scope(|scope| build.run(scope));
+    build.states.flush_record();
     if let Some(error) = build.fatal.or(build.states.record_error.take().map(EngineError::from)) {
         return Err(error);
     }
@@ -126,6 +131,7 @@ impl<'a> Build<'a> {
             if running == 0 {
                 break;
             }
+            self.states.flush_record();
             let (id, end) = ended.recv().expect("this function holds a sender");
             running -= 1;
             self.pools.leave(self.context.graph.get(id).demand);
@@ -142,9 +148,11 @@ impl<'a> Build<'a> {
 
     /// Assesses what can be; what is fresh makes more assessable.
     fn assess_all(&mut self) {
-        while !self.is_stopping()
-            && let Some(id) = self.states.assessable.pop_first()
-        {
+        while !self.is_stopping() {
+            let batch = self.states.take_assessable();
+            if batch.is_empty() {
+                break;
+            }
             let states = &self.states;
             let tree_of = |input| {
                 states
@@ -153,22 +161,27 @@ impl<'a> Build<'a> {
                     .expect("an assessable action's inputs are known")
                     .tree
             };
-            match self.assessor.assess(id, &tree_of, states.get(id).needs_bytes) {
-                Ok(assessment) => self.judge(id, assessment),
-                Err(error @ EngineError::InputFile { .. }) => {
-                    let (error, class) = (error.to_string(), FailureClass::Input);
-                    self.end(
-                        id,
-                        ActionOutcome::Failed {
-                            error,
-                            class,
-                            log: String::new(),
-                        },
-                        None,
-                    );
+            for (id, assessment) in self.assessor.assess(&batch, &tree_of) {
+                if self.is_stopping() {
+                    break;
                 }
-                Err(error @ (EngineError::Store(_) | EngineError::Graph(_))) => self.fatal = Some(error),
+                self.take_in(id, assessment);
             }
+        }
+    }
+
+    fn take_in(&mut self, id: ActionId, assessment: Result<Assessment, EngineError>) {
+        match assessment {
+            Ok(assessment) => self.judge(id, assessment),
+            Err(error @ EngineError::InputFile { .. }) => {
+                let outcome = ActionOutcome::Failed {
+                    error: error.to_string(),
+                    class: FailureClass::Input,
+                    log: String::new(),
+                };
+                self.end(id, outcome, None);
+            }
+            Err(error @ (EngineError::Store(_) | EngineError::Graph(_))) => self.fatal = Some(error),
         }
     }
 
@@ -186,12 +199,20 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Takes those ready actions that their pools have room for, in graph order.
+    /// Takes those ready actions that their pools have room for, the most urgent first.
     fn take_startable(&mut self) -> Vec<Job> {
-        let (pools, graph) = (&mut self.pools, self.context.graph);
-        let ready = self.states.ready.iter().copied();
-        let startable: Vec<ActionId> = ready.filter(|id| pools.try_enter(graph.get(*id).demand)).collect();
-        startable.into_iter().map(|id| self.start(id)).collect()
+        if self.states.ready.len() > 1 && !self.states.ready.is_ranked() {
+            let ids = self.states.ids();
+            // An estimate that cannot be read is none.
+            let seconds_of = |id| self.assessor.seconds_of(id).unwrap_or_default();
+            let urgencies = urgencies(self.context.graph, &ids, seconds_of);
+            self.states.ready.rank(urgencies);
+        }
+        let mut jobs = Vec::new();
+        while let Some(id) = self.states.ready.enter_first(&mut self.pools) {
+            jobs.push(self.start(id));
+        }
+        jobs
     }
 
     fn start(&mut self, id: ActionId) -> Job {
@@ -243,13 +264,7 @@ impl<'a> Build<'a> {
             Ok(Done::Executed(result)) => self.end(id, ActionOutcome::Executed, Some(result)),
             Ok(Done::Found(result)) => self.end(id, ActionOutcome::Cached, Some(result)),
             Err(Halt::Failed { error, class, log }) => self.end(id, ActionOutcome::Failed { error, class, log }, None),
-            Err(Halt::Cancelled) => self.end(
-                id,
-                ActionOutcome::Skipped {
-                    because: "cancelled".to_owned(),
-                },
-                None,
-            ),
+            Err(Halt::Cancelled { because }) => self.end(id, ActionOutcome::Skipped { because }, None),
             Err(Halt::BadInputs(bad)) => self.remake(id, bad),
         }
     }

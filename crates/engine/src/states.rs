@@ -4,16 +4,17 @@
 //! ended to the sink and in the run record.
 
 use crate::action::ActionId;
-use crate::assess::Assessment;
+use crate::assess::{Assessment, MOST_AT_A_TIME, WORTH_SHARING};
 use crate::event::RunEvent;
 use crate::freshness::Reason;
 use crate::graph::ActionGraph;
 use crate::key::ActionKey;
-use crate::record::{ActionRecord, RunRecord};
+use crate::ready::Ready;
+use crate::record::{ActionRecord, RunCounts, RunRecord};
 use crate::report::ActionReport;
 use crate::result::ActionResult;
 use crate::store::StoreError;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Where an action stands.
 pub(crate) enum ActionState {
@@ -79,9 +80,9 @@ pub(crate) struct States<'a> {
     pub(crate) record_error: Option<StoreError>,
     nodes: BTreeMap<ActionId, Node>,
     /// Waiting actions whose inputs are all known.
-    pub(crate) assessable: BTreeSet<ActionId>,
+    assessable: BTreeSet<ActionId>,
     /// Ready actions.
-    pub(crate) ready: BTreeSet<ActionId>,
+    pub(crate) ready: Ready,
 }
 
 impl<'a> States<'a> {
@@ -92,10 +93,11 @@ impl<'a> States<'a> {
         sink: &'a (dyn Fn(RunEvent) + Sync),
         record: RunRecord,
     ) -> Self {
+        let targeted: HashSet<&ActionId> = targets.iter().collect();
         let node = |id: ActionId| Node {
             state: ActionState::Waiting,
             unknown_inputs: graph.dependencies(id).len(),
-            needs_bytes: targets.contains(&id),
+            needs_bytes: targeted.contains(&id),
             forced: None,
             rebuilds: 0,
         };
@@ -116,13 +118,18 @@ impl<'a> States<'a> {
             record_error: None,
             nodes,
             assessable,
-            ready: BTreeSet::new(),
+            ready: Ready::default(),
         }
     }
 
     /// How many actions there are.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// All of them, ascending.
+    pub(crate) fn ids(&self) -> BTreeSet<ActionId> {
+        self.nodes.keys().copied().collect()
     }
 
     /// The node of `id`.
@@ -152,6 +159,18 @@ impl<'a> States<'a> {
         self.graph.dependents(id).into_iter().filter(is_idle).collect()
     }
 
+    /// Takes some of those that can be assessed, each with whether it needs bytes: the first, or many at once if there
+    /// are many.
+    pub(crate) fn take_assessable(&mut self) -> Vec<(ActionId, bool)> {
+        let count = if self.assessable.len() < WORTH_SHARING {
+            1
+        } else {
+            MOST_AT_A_TIME
+        };
+        let taken = (0..count).map_while(|_| self.assessable.pop_first());
+        taken.map(|id| (id, self.nodes[&id].needs_bytes)).collect()
+    }
+
     /// The one place where a state changes.
     pub(crate) fn set(&mut self, id: ActionId, state: ActionState) {
         let node = self.get_mut(id);
@@ -171,11 +190,20 @@ impl<'a> States<'a> {
                 }
             }
         }
-        if let ActionState::Ended(report) = &self.nodes[&id].state {
-            (self.sink)(RunEvent::from(&**report));
-            if let Err(error) = self.record.note(ActionRecord::from(&**report)) {
-                self.record_error.get_or_insert(error);
+        let noted = match &self.nodes[&id].state {
+            ActionState::Ended(report) => {
+                (self.sink)(RunEvent::from(&**report));
+                self.record.note(ActionRecord::from(&**report))
             }
+            ActionState::Running { key, .. } => {
+                let action = self.graph.get(id);
+                self.record.note_start(&action.name, &action.step, *key);
+                Ok(())
+            }
+            ActionState::Waiting | ActionState::Ready(..) => Ok(()),
+        };
+        if let Err(error) = noted {
+            self.record_error.get_or_insert(error);
         }
     }
 
@@ -184,24 +212,40 @@ impl<'a> States<'a> {
         let node = &self.nodes[&id];
         let is_ready = matches!(node.state, ActionState::Ready(..));
         let is_assessable = matches!(node.state, ActionState::Waiting) && node.unknown_inputs == 0;
-        for (is_in, set) in [(is_ready, &mut self.ready), (is_assessable, &mut self.assessable)] {
-            if is_in {
-                set.insert(id);
-            } else {
-                set.remove(&id);
-            }
+        let demand = self.graph.get(id).demand;
+        if is_ready {
+            self.ready.insert(id, demand);
+        } else {
+            self.ready.remove(id, demand);
+        }
+        if is_assessable {
+            self.assessable.insert(id);
+        } else {
+            self.assessable.remove(&id);
+        }
+    }
+
+    /// Writes what the run record still holds back.
+    pub(crate) fn flush_record(&mut self) {
+        if let Err(error) = self.record.flush() {
+            self.record_error.get_or_insert(error);
         }
     }
 
     /// Ends the run record and gives the reports of all actions, which have ended.
     pub(crate) fn end(mut self, seconds: f64, cancelled: bool) -> Result<BTreeMap<ActionId, ActionReport>, StoreError> {
-        self.record.end(seconds, cancelled)?;
         let reports = self.nodes.into_iter().map(|(id, node)| match node.state {
             ActionState::Ended(report) => (id, *report),
             ActionState::Waiting | ActionState::Ready(..) | ActionState::Running { .. } => {
                 unreachable!("a build is over when all its actions are")
             }
         });
-        Ok(reports.collect())
+        let reports: BTreeMap<ActionId, ActionReport> = reports.collect();
+        let mut counts = RunCounts::default();
+        for report in reports.values() {
+            counts.add(report.outcome.recorded());
+        }
+        self.record.end(seconds, cancelled, counts)?;
+        Ok(reports)
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Everything that a step is given.
 pub struct Work<'a> {
@@ -22,6 +23,11 @@ pub struct Work<'a> {
     pub inputs: BTreeMap<String, InputFiles>,
     /// An empty folder; what lies in it afterwards is the artifact.
     pub output: &'a Path,
+    /// Where it may keep what it needs to go on after an interruption.
+    pub checkpoints: Option<&'a CheckpointPlace>,
+    /// Whether it was asked to stop: a step that keeps checkpoints then writes one and fails as
+    /// [`FailureClass::Interrupted`]; others go on.
+    pub is_stopped: &'a dyn Fn() -> bool,
     /// Tells how far the work is; may be called as often as one likes.
     pub progress: &'a dyn Fn(Progress),
 }
@@ -34,6 +40,22 @@ pub enum InputFiles {
     Artifact(BTreeMap<String, PathBuf>),
     /// An external file.
     File(PathBuf),
+}
+
+/// Where a step keeps what it needs to go on after an interruption.
+///
+/// The step's result must be the same whether it went on from there or not. What lies there may be of another action of
+/// the same trajectory, may be damaged, and may be gone at any time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointPlace {
+    /// The folder of the trajectory.
+    pub folder: PathBuf,
+    /// An empty folder on the same file system: files are written there, synced, and renamed into the other.
+    pub scratch: PathBuf,
+    /// How the names of those files begin that are of no use once this action has its result.
+    pub owner: String,
+    /// How often to write.
+    pub every: Duration,
 }
 
 /// How far an action is.
@@ -76,6 +98,8 @@ pub enum FailureClass {
     Input,
     /// The machine: disk, memory, device.
     Environment,
+    /// Nobody: it stopped because it was asked to, and can go on.
+    Interrupted,
 }
 
 /// A step's failure.

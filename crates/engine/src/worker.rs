@@ -1,14 +1,15 @@
 //! The worker: a process that carries out one order, and the protocol that it speaks.
 //!
 //! The order is one line of JSON on its standard input, which then stays open: when it ends, the parent is gone, and
-//! the worker exits at once, so that there is never an orphan. Messages are lines of JSON on its standard output, the
-//! last of which is `finished` or `failed`. Standard error is its log. Nothing else may be written to standard output.
+//! the worker exits at once, so that there is never an orphan. Any further line asks the step to stop as soon as it has
+//! kept what it needs to go on. Messages are lines of JSON on its standard output, the last of which is `finished` or
+//! `failed`. Standard error is its log. Nothing else may be written to standard output.
 
-use crate::step::{FailureClass, InputFiles, Outcome, Progress, StepError, Steps, Work, run_step};
+use crate::step::{CheckpointPlace, FailureClass, InputFiles, Outcome, Progress, StepError, Steps, Work, run_step};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,11 +36,13 @@ pub struct WorkOrder {
     pub inputs: BTreeMap<String, InputFiles>,
     /// An empty folder for its artifact.
     pub output: PathBuf,
+    /// Where it may keep checkpoints.
+    pub checkpoints: Option<CheckpointPlace>,
 }
 
 impl WorkOrder {
     /// The order as its step sees it.
-    pub(crate) fn work<'a>(&'a self, progress: &'a dyn Fn(Progress)) -> Work<'a> {
+    pub(crate) fn work<'a>(&'a self, progress: &'a dyn Fn(Progress), is_stopped: &'a dyn Fn() -> bool) -> Work<'a> {
         Work {
             kind: &self.kind,
             parameters: &self.parameters,
@@ -47,6 +50,8 @@ impl WorkOrder {
             numerics: &self.numerics,
             inputs: self.inputs.clone(),
             output: &self.output,
+            checkpoints: self.checkpoints.as_ref(),
+            is_stopped,
             progress,
         }
     }
@@ -90,10 +95,11 @@ pub fn run_worker(steps: &dyn Steps, mut stdin: impl BufRead + Send + 'static, s
             return ExitCode::FAILURE;
         }
     };
-    let is_over = Arc::new(AtomicBool::new(false));
-    exit_with_parent(stdin, Arc::clone(&is_over));
-    let result = run_step(steps, &order.work(&|progress| voice.progress(progress)));
-    is_over.store(true, Ordering::SeqCst);
+    let parent = Arc::new(Parent::default());
+    heed_parent(stdin, Arc::clone(&parent));
+    let is_stopped = || parent.asks_to_stop.load(Ordering::SeqCst);
+    let result = run_step(steps, &order.work(&|progress| voice.progress(progress), &is_stopped));
+    parent.is_over.store(true, Ordering::SeqCst);
     voice.last_progress();
     let (message, code) = match result {
         Ok(outcome) => (
@@ -120,12 +126,22 @@ fn read_order(stdin: &mut dyn BufRead) -> Result<WorkOrder, StepError> {
     })
 }
 
-/// Watches `stdin`: its end is the parent's. The thread ends with the process.
-fn exit_with_parent(mut stdin: impl BufRead + Send + 'static, is_over: Arc<AtomicBool>) {
+/// What is between a worker and its parent.
+#[derive(Default)]
+struct Parent {
+    /// The work is done, so that the parent may go.
+    is_over: AtomicBool,
+    asks_to_stop: AtomicBool,
+}
+
+/// Heeds `stdin`: a line asks to stop, and its end is the parent's. The thread ends with the process.
+fn heed_parent(mut stdin: impl BufRead + Send + 'static, parent: Arc<Parent>) {
     std::thread::spawn(move || {
-        // Nothing more is said to a worker: whatever the copy returns, nobody is there any longer.
-        let _ = io::copy(&mut stdin, &mut io::sink());
-        if !is_over.load(Ordering::SeqCst) {
+        // Whatever else is wrong with the pipe, nobody is there any longer.
+        while stdin.skip_until(b'\n').is_ok_and(|bytes| bytes > 0) {
+            parent.asks_to_stop.store(true, Ordering::SeqCst);
+        }
+        if !parent.is_over.load(Ordering::SeqCst) {
             std::process::exit(1);
         }
     });
@@ -195,7 +211,7 @@ fn peak_memory_bytes() -> Option<u64> {
 mod tests {
     use super::*;
     use crate::step::Step;
-    use std::io::BufReader;
+    use std::io::{self, BufReader};
 
     /// Does what `kind` says.
     struct Scripted;
@@ -243,6 +259,7 @@ mod tests {
             numerics: "exact".into(),
             inputs: BTreeMap::new(),
             output: PathBuf::from("/nowhere"),
+            checkpoints: None,
         };
         serde_json::to_string(&order).unwrap() + "\n"
     }

@@ -5,14 +5,17 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use orchestrate_kernels::{
-    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, PackedInt8, RandomKey, RandomStream, adamw_step, attention,
-    conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu, int8_gemm, keep_freed_memory,
-    layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
+    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, Isa, PackedInt8, PackedLinear, ProductPrecision, RandomKey,
+    RandomStream, adamw_step, attention, conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu,
+    int8_gemm, keep_freed_memory, layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
+    with_isa,
 };
 use std::io::Write;
 use std::time::Instant;
 
 const RUNS: usize = 15;
+
+const PRECISIONS: [(&str, ProductPrecision); 2] = [("f32", ProductPrecision::F32), ("bf16", ProductPrecision::Bf16)];
 
 fn normal(dims: &[usize]) -> Result<Tensor> {
     let mut stream = RandomStream::new(RandomKey {
@@ -80,8 +83,23 @@ fn float_ops(report: &Report) -> Result<()> {
     let (gain, shift) = (variable(&[512])?, variable(&[512])?);
     report.op("layer_norm 2048x512", || layer_norm(&rows, &gain, &shift, 1e-12))?;
     let (weight, bias) = (variable(&[2048, 512])?, variable(&[2048])?);
-    report.op("linear 2048x512 to 2048, bias", || linear(&rows, &weight, Some(&bias)))?;
-    report.op("linear 2048x512 to 2048, no bias", || linear(&rows, &weight, None))?;
+    let wide = variable(&[512, 2048])?;
+    for (name, precision) in PRECISIONS {
+        report.op(&format!("linear 2048x512 to 2048, bias, {name}"), || {
+            linear(&rows, &weight, Some(&bias), precision)
+        })?;
+        report.op(&format!("linear 2048x512 to 2048, no bias, {name}"), || {
+            linear(&rows, &weight, None, precision)
+        })?;
+        report.op(&format!("linear 2048x2048 to 512, no bias, {name}"), || {
+            linear(&big, &wide, None, precision)
+        })?;
+    }
+    with_isa(Isa::Avx2.min(Isa::detect()), || {
+        report.op("linear 2048x512 to 2048, no bias, bf16 emulated", || {
+            linear(&rows, &weight, None, ProductPrecision::Bf16)
+        })
+    })?;
     let table = variable(&[30522, 512])?;
     let ids = Tensor::from_iter((0..2048u32).map(|i| i * 7919 % 30522), &Device::Cpu)?;
     report.op("embedding 30522x512, 2048 ids", || embedding(&table, &ids))?;
@@ -98,12 +116,14 @@ fn float_ops(report: &Report) -> Result<()> {
             step: 1,
         },
     };
-    report.op("attention b32 s64 h8x64", || {
-        attention(&qkv[0], &qkv[1], &qkv[2], None, 8, None)
-    })?;
-    report.op("attention b32 s64 h8x64, dropout", || {
-        attention(&qkv[0], &qkv[1], &qkv[2], None, 8, Some(site))
-    })?;
+    for (name, precision) in PRECISIONS {
+        report.op(&format!("attention b32 s64 h8x64, {name}"), || {
+            attention(&qkv[0], &qkv[1], &qkv[2], None, 8, None, precision)
+        })?;
+        report.op(&format!("attention b32 s64 h8x64, dropout, {name}"), || {
+            attention(&qkv[0], &qkv[1], &qkv[2], None, 8, Some(site), precision)
+        })?;
+    }
     report.op("dropout 2048x512", || dropout(&rows, site))?;
     let scales = symmetric_scales(&weight, 8)?;
     report.op("fake_quantize_per_channel 2048x512", || {
@@ -112,9 +132,11 @@ fn float_ops(report: &Report) -> Result<()> {
     let labels = Tensor::from_iter((0..2048u32).map(|i| i % 512), &Device::Cpu)?;
     report.op("cross_entropy 2048x512", || cross_entropy(&rows, &labels, 0.0))?;
     let (images, kernel) = (variable(&[64, 16, 32, 32])?, variable(&[16, 16, 3, 3])?);
-    report.op("conv2d 16 to 16 3x3, 64x16x32x32", || {
-        conv2d(&images, &kernel, None, 1, 1)
-    })?;
+    for (name, precision) in PRECISIONS {
+        report.op(&format!("conv2d 16 to 16 3x3, 64x16x32x32, {name}"), || {
+            conv2d(&images, &kernel, None, 1, 1, precision)
+        })?;
+    }
     report.op("max_pool2d 2, 64x16x32x32", || max_pool2d(&images, 2, 2))
 }
 
@@ -162,7 +184,11 @@ fn integer_ops(report: &Report) -> Result<()> {
         report.once(&format!("Int8Linear {m}x{k} to {n}"), || layer.forward(&x).map(drop))?;
         let weight = Tensor::zeros((n, k), DType::F32, &Device::Cpu)?;
         report.once(&format!("linear f32 {m}x{k} to {n}"), || {
-            linear(&x, &weight, None).map(drop)
+            linear(&x, &weight, None, ProductPrecision::F32).map(drop)
+        })?;
+        let layer = PackedLinear::new(&weight, &Tensor::zeros(n, DType::F32, &Device::Cpu)?)?;
+        report.once(&format!("PackedLinear f32 {m}x{k} to {n}"), || {
+            layer.forward(&x).map(drop)
         })?;
     }
     Ok(())

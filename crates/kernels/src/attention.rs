@@ -5,7 +5,9 @@
 //! kept. Keys after the last attended one of a sequence are not computed at all.
 
 use crate::dropout::Dropout;
-use crate::product::{Matrix, Threads, multiply_into, multiply_shared};
+use crate::matrix::Matrix;
+use crate::precision::ProductPrecision;
+use crate::product::{Output, Threads, multiply_into, multiply_shared};
 use crate::softmax::{self, masked_softmax_rows, softmax_backward_rows};
 use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
@@ -25,6 +27,7 @@ pub fn attention(
     key_mask: Option<&Tensor>,
     heads: usize,
     dropout: Option<Dropout>,
+    precision: ProductPrecision,
 ) -> Result<Tensor> {
     let (batch, length, width) = q.dims3()?;
     if k.dims() != q.dims() || v.dims() != q.dims() || heads == 0 || width % heads != 0 {
@@ -54,6 +57,7 @@ pub fn attention(
         depth: width / heads,
         keys,
         dropout,
+        precision,
     };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
@@ -133,6 +137,7 @@ struct Attention {
     depth: usize,
     keys: Keys,
     dropout: Option<Dropout>,
+    precision: ProductPrecision,
 }
 
 /// One head of one sequence: where it lies, and how many keys it looks at.
@@ -171,11 +176,22 @@ impl Attention {
         Matrix::strided(&values[head.offset.min(values.len())..], rows, self.depth, self.width())
     }
 
+    /// a · b into the columns of a head within a `[batch, length, width]` buffer.
+    ///
+    /// # Safety
+    /// No other task has this head.
+    unsafe fn multiply(&self, out: &Shared<'_, f32>, head: Head, a: Matrix<'_>, b: Matrix<'_>) {
+        let place = [head.offset, self.width()];
+        // SAFETY: the head's columns in its own sequence are this task's alone, by this function's contract.
+        unsafe { multiply_shared(out, place, a, b, Output::PLAIN, self.precision) };
+    }
+
     /// softmax(q kᵀ / √d) as `[length, used]`.
     fn probabilities(&self, head: Head, q: &[f32], k: &[f32], out: &mut [f32]) {
         let q = self.part(q, head, self.length);
         let k = self.part(k, head, head.used);
-        multiply_into(out, q, k.transposed(), self.scale(), false, Threads::One);
+        let scaled = Output::Replace { factor: self.scale() };
+        multiply_into(out, q, k.transposed(), scaled, self.precision, Threads::One);
         let bias = &self.keys.bias[head.sequence * self.length..][..head.used];
         masked_softmax_rows(out, head.used, bias);
     }
@@ -203,7 +219,7 @@ impl Attention {
                 let probabilities = Matrix::new(scores, self.length, head.used);
                 let v = self.part(v, head, head.used);
                 // SAFETY: a task writes the columns of its own head in its own sequence, which no other task has.
-                unsafe { multiply_shared(&shared, head.offset, self.width(), probabilities, v, 1.0) };
+                unsafe { self.multiply(&shared, head, probabilities, v) };
             },
         );
         out
@@ -231,15 +247,15 @@ impl Attention {
         [probabilities, dropped, scores]: [&mut [f32]; 3],
         [dq, dk, dv]: &[Shared<'_, f32>; 3],
     ) {
-        let (length, used, row_stride) = (self.length, head.used, self.width());
+        let (length, used) = (self.length, head.used);
         let g = self.part(g, head, length);
         self.probabilities(head, q, k, probabilities);
         multiply_into(
             scores,
             g,
             self.part(v, head, used).transposed(),
-            1.0,
-            false,
+            Output::PLAIN,
+            self.precision,
             Threads::One,
         );
         let dropped = if self.dropout.is_some() {
@@ -252,14 +268,14 @@ impl Attention {
         };
         let dropped = Matrix::new(dropped, length, used);
         // SAFETY: a task writes the columns of its own head in its own sequence, which no other task has.
-        unsafe { multiply_shared(dv, head.offset, row_stride, dropped.transposed(), g, 1.0) };
+        unsafe { self.multiply(dv, head, dropped.transposed(), g) };
         softmax_backward_rows(scores, probabilities, used, self.scale());
         let scores = Matrix::new(scores, length, used);
         // SAFETY: as above.
-        unsafe { multiply_shared(dq, head.offset, row_stride, scores, self.part(k, head, used), 1.0) };
+        unsafe { self.multiply(dq, head, scores, self.part(k, head, used)) };
         let q = self.part(q, head, length);
         // SAFETY: as above.
-        unsafe { multiply_shared(dk, head.offset, row_stride, scores.transposed(), q, 1.0) };
+        unsafe { self.multiply(dk, head, scores.transposed(), q) };
     }
 }
 
@@ -315,6 +331,7 @@ impl CustomOp3 for Attention {
 
 #[cfg(test)]
 mod tests {
+    use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::random::RandomKey;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
@@ -336,7 +353,7 @@ mod tests {
     fn check_gradients(qkv: &[Tensor; 3], mask: Option<&Tensor>, heads: usize, d: Option<Dropout>) -> Result<()> {
         check(
             &qkv.each_ref(),
-            |t| attention(t[0], t[1], t[2], mask, heads, d),
+            |t| attention(t[0], t[1], t[2], mask, heads, d, F32),
             |t| reference(t[0], t[1], t[2], mask, heads, d),
             Differences::Central,
             5e-6,
@@ -367,7 +384,7 @@ mod tests {
     fn a_sequence_without_keys_gives_zeros() -> Result<()> {
         let [q, k, v] = inputs(1, 4, 6);
         let mask = Tensor::zeros((1, 4), DType::F32, &Device::Cpu)?;
-        let out = attention(&q, &k, &v, Some(&mask), 3, None)?
+        let out = attention(&q, &k, &v, Some(&mask), 3, None, F32)?
             .flatten_all()?
             .to_vec1::<f32>()?;
         assert_eq!(out, [0.0; 24]);
@@ -378,9 +395,9 @@ mod tests {
     fn padding_does_not_reach_the_result() -> Result<()> {
         let [q, k, v] = inputs(1, 4, 6);
         let mask = Tensor::new(&[[1f32, 1., 0., 0.]], &Device::Cpu)?;
-        let long = attention(&q, &k, &v, Some(&mask), 2, None)?.narrow(1, 0, 2)?;
+        let long = attention(&q, &k, &v, Some(&mask), 2, None, F32)?.narrow(1, 0, 2)?;
         let [q, k, v] = [q, k, v].map(|x| x.narrow(1, 0, 2));
-        let short = attention(&q?, &k?, &v?, None, 2, None)?;
+        let short = attention(&q?, &k?, &v?, None, 2, None, F32)?;
         assert_eq!(long.to_vec3::<f32>()?, short.to_vec3::<f32>()?);
         Ok(())
     }
@@ -388,17 +405,34 @@ mod tests {
     #[test]
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let qkv = inputs(3, 65, 34);
-        same_bits_everywhere(&qkv.each_ref(), |t| attention(t[0], t[1], t[2], None, 2, Some(DROPOUT)))
+        same_bits_everywhere(&qkv.each_ref(), |t| {
+            attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), F32)
+        })
+    }
+
+    #[test]
+    fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
+        let qkv = inputs(3, 65, 34);
+        check(
+            &qkv.each_ref(),
+            |t| attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), Bf16),
+            |t| reference(t[0], t[1], t[2], None, 2, Some(DROPOUT)),
+            Differences::Skip,
+            2e-2,
+        )?;
+        same_bits_everywhere(&qkv.each_ref(), |t| {
+            attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), Bf16)
+        })
     }
 
     #[test]
     fn empty_batch_and_wrong_shapes() -> Result<()> {
         let [q, k, v] = inputs(0, 4, 6);
-        assert_eq!(attention(&q, &k, &v, None, 2, None)?.dims(), [0, 4, 6]);
+        assert_eq!(attention(&q, &k, &v, None, 2, None, F32)?.dims(), [0, 4, 6]);
         let [q, k, v] = inputs(2, 4, 6);
-        assert!(attention(&q, &k, &v, None, 4, None).is_err());
-        assert!(attention(&q, &k, &sample(&[2, 4, 5], 1), None, 2, None).is_err());
-        assert!(attention(&q, &k, &v, Some(&sample(&[2, 3], 1)), 2, None).is_err());
+        assert!(attention(&q, &k, &v, None, 4, None, F32).is_err());
+        assert!(attention(&q, &k, &sample(&[2, 4, 5], 1), None, 2, None, F32).is_err());
+        assert!(attention(&q, &k, &v, Some(&sample(&[2, 3], 1)), 2, None, F32).is_err());
         Ok(())
     }
 }

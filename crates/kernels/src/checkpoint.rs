@@ -62,7 +62,7 @@ impl<F: Fn(&Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Checkpoint<F>
 mod tests {
     use super::*;
     use crate::testing::sample;
-    use crate::{gelu, layer_norm, linear};
+    use crate::{ProductPrecision, gelu, layer_norm, linear};
 
     fn bits(tensor: &Tensor) -> Vec<u32> {
         let values: Vec<f32> = tensor.flatten_all().and_then(|t| t.to_vec1()).expect("a tensor of f32");
@@ -93,7 +93,7 @@ mod tests {
                     let own = own.each_ref().map(|v| v.as_tensor().clone());
                     let segment = move |x: &Tensor| -> Result<Tensor> {
                         let [weight, bias, scale, gain, shift] = &own;
-                        let y = gelu(&linear(x, weight, Some(bias))?)?.broadcast_mul(scale)?;
+                        let y = gelu(&linear(x, weight, Some(bias), ProductPrecision::F32)?)?.broadcast_mul(scale)?;
                         layer_norm(&(y + x)?, gain, shift, 1e-5)
                     };
                     x = if checkpointed {
@@ -119,7 +119,9 @@ mod tests {
         let weight = Var::from_tensor(&sample(&[3, 3], 1))?;
         let parameter = weight.as_tensor().clone();
         let x = Var::from_tensor(&sample(&[2, 3], 2))?;
-        let y = checkpoint(x.as_tensor(), move |x| linear(x, &parameter, None))?;
+        let y = checkpoint(x.as_tensor(), move |x| {
+            linear(x, &parameter, None, ProductPrecision::F32)
+        })?;
         assert!(y.sum_all()?.backward().is_err());
         Ok(())
     }

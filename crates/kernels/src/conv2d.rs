@@ -1,17 +1,21 @@
-//! Two-dimensional convolution: patches as columns, then a matrix product, image by image.
+//! Two-dimensional convolution: patches as columns, then a matrix product, image by image; 3×3 kernels that keep the image's
+//! size go [their own way](crate::conv3x3).
 //!
 //! The weight's gradient is summed over the images of a group, then over the groups in their order; groups depend on the
 //! batch size alone.
 
+use crate::conv3x3::Conv3x3;
 use crate::gradients::hand_over;
+use crate::matrix::Matrix;
 use crate::patches::Geometry;
-use crate::product::{Matrix, Threads, multiply_into};
+use crate::precision::ProductPrecision;
+use crate::product::{Output, Threads, multiply_into};
 use crate::storage::{build_chunks, cpu_slice, filled, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// Most groups that a batch is cut into for the weight's gradient.
-const GROUPS: usize = 16;
+pub(crate) const GROUPS: usize = 16;
 
 /// Cross-correlation of `x: [batch, in, height, width]` with `w: [out, in, k, k]`, plus `bias: [out]`, over an image with
 /// `padding` zeros on every side, to `[batch, out, height', width']` with height' = (height + 2 padding − k) / stride + 1.
@@ -20,7 +24,14 @@ const GROUPS: usize = 16;
 ///
 /// # Errors
 /// If the shapes do not fit, or the kernel is larger than the padded image.
-pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+pub fn conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    precision: ProductPrecision,
+) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let (outputs, inputs, kernel, kernel_width) = w.dims4()?;
     if inputs != channels || kernel != kernel_width || bias.is_some_and(|b| b.dims() != [outputs]) {
@@ -42,6 +53,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize, padd
             batch,
             outputs,
             geometry,
+            precision,
         },
     );
     match bias {
@@ -62,13 +74,14 @@ struct Conv2d {
     batch: usize,
     outputs: usize,
     geometry: Geometry,
+    precision: ProductPrecision,
 }
 
 /// Gradients of one op, each flat.
-struct Gradients {
-    input: Option<Vec<f32>>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+pub(crate) struct Gradients {
+    pub(crate) input: Option<Vec<f32>>,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 /// What a group of images adds to the gradients of weight and bias, and its room for patches.
@@ -90,6 +103,9 @@ impl Conv2d {
     }
 
     fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        if let Some(direct) = Conv3x3::of(&self.geometry, self.outputs) {
+            return direct.forward(x, w, bias);
+        }
         let (patch, patches) = (self.geometry.patch(), self.geometry.patches());
         let len = self.outputs * patches;
         let w = Matrix::new(w, self.outputs, patch);
@@ -107,8 +123,8 @@ impl Conv2d {
                 out,
                 w,
                 Matrix::new(&columns, patch, patches),
-                1.0,
-                bias.is_some(),
+                if bias.is_some() { Output::Add } else { Output::PLAIN },
+                self.precision,
                 Threads::One,
             );
             out
@@ -116,6 +132,9 @@ impl Conv2d {
     }
 
     fn backward(&self, g: &[f32], x: &[f32], w: &[f32], needs_input: bool) -> Gradients {
+        if let Some(direct) = Conv3x3::of(&self.geometry, self.outputs) {
+            return direct.backward(g, x, w, needs_input);
+        }
         let (patch, patches, image) = (self.geometry.patch(), self.geometry.patches(), self.geometry.image());
         let group = self.batch.div_ceil(GROUPS).max(1);
         let mut input = vec![0.0; if needs_input { x.len() } else { 0 }];
@@ -164,8 +183,8 @@ impl Conv2d {
             &mut sums.weight,
             gradient,
             columns.transposed(),
-            1.0,
-            true,
+            Output::Add,
+            self.precision,
             Threads::One,
         );
         for (sum, row) in sums.bias.iter_mut().zip(g.chunks_exact(patches)) {
@@ -177,8 +196,8 @@ impl Conv2d {
                 &mut sums.column_gradients,
                 w.transposed(),
                 gradient,
-                1.0,
-                false,
+                Output::PLAIN,
+                self.precision,
                 Threads::One,
             );
             self.geometry.add_columns(&sums.column_gradients, input);
@@ -257,6 +276,7 @@ impl CustomOp3 for Conv2d {
 
 #[cfg(test)]
 mod tests {
+    use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
 
@@ -295,29 +315,32 @@ mod tests {
     fn gradients() -> Result<()> {
         for (batch, channels, side, outputs, kernel, stride, padding) in [
             (2, 1, 7, 3, 3, 1, 1),
+            (1, 3, 1, 17, 3, 1, 1),
+            (18, 17, 3, 5, 3, 1, 1),
             (17, 3, 5, 2, 3, 2, 1),
             (1, 2, 6, 7, 5, 1, 0),
             (3, 7, 3, 1, 1, 1, 0),
             (2, 1, 9, 2, 2, 3, 2),
+            (2, 3, 7, 5, 1, 2, 0),
         ] {
             let x = sample(&[batch, channels, side, side + 2], 1);
             let w = sample(&[outputs, channels, kernel, kernel], 2);
             let bias = sample(&[outputs], 3);
             check(
                 &[&x, &w, &bias],
-                |t| conv2d(t[0], t[1], Some(t[2]), stride, padding),
+                |t| conv2d(t[0], t[1], Some(t[2]), stride, padding, F32),
                 |t| by_places(t[0], t[1], Some(t[2]), stride, padding),
                 Differences::Central,
                 1e-5,
             )?;
             check(
                 &[&x, &w],
-                |t| conv2d(t[0], t[1], None, stride, padding),
+                |t| conv2d(t[0], t[1], None, stride, padding, F32),
                 |t| by_places(t[0], t[1], None, stride, padding),
                 Differences::Skip,
                 1e-5,
             )?;
-            let ours = conv2d(&x, &w, Some(&bias), stride, padding)?;
+            let ours = conv2d(&x, &w, Some(&bias), stride, padding, F32)?;
             let worst = (ours - reference(&x, &w, Some(&bias), stride, padding)?)?
                 .abs()?
                 .max_all()?
@@ -330,18 +353,32 @@ mod tests {
     #[test]
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
-        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1))
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, F32))?;
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, F32))
+    }
+
+    #[test]
+    fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
+        let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
+        check(
+            &[&x, &w, &bias],
+            |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, Bf16),
+            |t| by_places(t[0], t[1], Some(t[2]), 1, 1),
+            Differences::Skip,
+            1e-2,
+        )?;
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, Bf16))
     }
 
     #[test]
     fn empty_batch_and_wrong_shapes() -> Result<()> {
         let (w, bias) = (sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
         assert_eq!(
-            conv2d(&sample(&[0, 3, 9, 9], 1), &w, Some(&bias), 1, 0)?.dims(),
+            conv2d(&sample(&[0, 3, 9, 9], 1), &w, Some(&bias), 1, 0, F32)?.dims(),
             [0, 5, 7, 7]
         );
-        assert!(conv2d(&sample(&[1, 2, 9, 9], 1), &w, None, 1, 0).is_err());
-        assert!(conv2d(&sample(&[1, 3, 2, 9], 1), &w, None, 1, 0).is_err());
+        assert!(conv2d(&sample(&[1, 2, 9, 9], 1), &w, None, 1, 0, F32).is_err());
+        assert!(conv2d(&sample(&[1, 3, 2, 9], 1), &w, None, 1, 0, F32).is_err());
         Ok(())
     }
 }

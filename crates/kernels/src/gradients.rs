@@ -95,7 +95,7 @@ pub(crate) fn hand_over(input: &Tensor, gradient: Tensor) -> Result<Option<Tenso
 mod tests {
     use super::*;
     use crate::testing::sample;
-    use crate::{embedding, layer_norm, linear};
+    use crate::{ProductPrecision, embedding, layer_norm, linear};
     use candle_core::{Device, Var};
 
     fn values(tensor: &Tensor) -> Vec<f32> {
@@ -110,9 +110,9 @@ mod tests {
         let (bias, gain) = (variable(&[6], 3)?, variable(&[6], 4)?);
         let ids = Tensor::new(&[3u32, 1, 3, 8], &Device::Cpu)?;
         let x = embedding(table.as_tensor(), &ids)?;
-        let x = linear(&x, weight.as_tensor(), Some(bias.as_tensor()))?;
+        let x = linear(&x, weight.as_tensor(), Some(bias.as_tensor()), ProductPrecision::F32)?;
         let x = layer_norm(&x, gain.as_tensor(), bias.as_tensor(), 1e-5)?;
-        let x = linear(&x, weight.as_tensor(), None)?;
+        let x = linear(&x, weight.as_tensor(), None, ProductPrecision::F32)?;
         let loss = ((x.sqr()?.sum_all()? + weight.as_tensor().sqr()?.sum_all()?)? + bias.as_tensor().sum_all()?)?;
         let expected = loss.backward()?;
         let mut got = gradients(&loss)?;

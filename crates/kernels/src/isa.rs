@@ -18,6 +18,8 @@ pub enum Isa {
     Avx512,
     /// AVX-512 as above, with VNNI.
     Avx512Vnni,
+    /// AVX-512 as above, with BF16.
+    Avx512Bf16,
 }
 
 /// The set that [`with_isa`] asks for: 0 for none, else its place in [`Isa::ALL`] plus one.
@@ -27,7 +29,13 @@ static FORCED: AtomicU8 = AtomicU8::new(0);
 static FORCING: Mutex<()> = Mutex::new(());
 
 impl Isa {
-    const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni];
+    const ALL: [Self; 5] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+    ];
 
     /// The best set of this processor.
     pub fn detect() -> Self {
@@ -59,11 +67,13 @@ fn detect_once() -> Isa {
         is_x86_feature_detected!("avx2"),
         avx512,
         is_x86_feature_detected!("avx512vnni"),
+        is_x86_feature_detected!("avx512bf16"),
     ) {
-        (false, _, _) => Isa::Portable,
-        (true, false, _) => Isa::Avx2,
-        (true, true, false) => Isa::Avx512,
-        (true, true, true) => Isa::Avx512Vnni,
+        (false, _, _, _) => Isa::Portable,
+        (true, false, _, _) => Isa::Avx2,
+        (true, true, false, _) => Isa::Avx512,
+        (true, true, true, false) => Isa::Avx512Vnni,
+        (true, true, true, true) => Isa::Avx512Bf16,
     }
 }
 
@@ -89,6 +99,12 @@ pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     let _release = Release;
     FORCED.store(isa as u8 + 1, Ordering::Relaxed);
     f()
+}
+
+/// Whether matrix products in bf16 run in plain arithmetic, with the same bits, because this processor has no instruction
+/// for them.
+pub fn bf16_is_emulated() -> bool {
+    Isa::detect() < Isa::Avx512Bf16
 }
 
 /// What the f32 matrix product runs with on this processor. Results of different names may differ in their last bits, so
@@ -132,14 +148,17 @@ macro_rules! multiversion {
             match $crate::isa::Isa::current() {
                 // SAFETY: `Isa::current` names only sets that this processor has.
                 #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Vnni => unsafe { avx512($($argument),*) },
+                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Vnni | $crate::isa::Isa::Avx512Bf16 => unsafe {
+                    avx512($($argument),*)
+                },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::isa::Isa::Avx2 => unsafe { avx2($($argument),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Vnni | $crate::isa::Isa::Avx2 => {
-                    portable($($argument),*)
-                }
+                $crate::isa::Isa::Avx512
+                | $crate::isa::Isa::Avx512Vnni
+                | $crate::isa::Isa::Avx512Bf16
+                | $crate::isa::Isa::Avx2 => portable($($argument),*),
                 $crate::isa::Isa::Portable => portable($($argument),*),
             }
         }

@@ -8,7 +8,7 @@
 //! - **Same bits for any number of threads.** Work is split by shape, never by thread count, and partial sums are added in
 //!   the order of the data.
 //! - **Same bits for any vector width**, matrix products of f32 aside (see [`numerics_isa`]): the elementary functions are
-//!   our own polynomials and no multiplication is fused with an addition.
+//!   our own polynomials and no multiplication is fused with an addition. Products in bf16 have the same bits everywhere.
 //! - Integer products are exact, so that they are equal on every instruction set.
 //!
 //! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics, strided outputs
@@ -16,9 +16,14 @@
 
 mod activation;
 mod adamw;
+mod add_relu;
 mod attention;
+mod average_pool;
+mod batch_norm;
+mod bf16;
 mod checkpoint;
 mod conv2d;
+mod conv3x3;
 mod cross_entropy;
 mod distillation;
 mod dropout;
@@ -31,13 +36,17 @@ mod isa;
 mod lanes;
 mod layer_norm;
 mod linear;
+mod matrix;
 mod max_pool2d;
 mod memory;
+mod packed_linear;
 mod patches;
 mod philox;
+mod precision;
 mod product;
 mod random;
 mod reduction;
+mod scale_channels;
 mod sgd;
 mod softmax;
 mod storage;
@@ -47,7 +56,10 @@ mod testing;
 
 pub use activation::{gelu, relu, tanh};
 pub use adamw::{AdamWStep, adamw_step};
+pub use add_relu::add_relu;
 pub use attention::attention;
+pub use average_pool::global_average_pool;
+pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_relu};
 pub use checkpoint::checkpoint;
 pub use conv2d::conv2d;
 pub use cross_entropy::cross_entropy;
@@ -59,12 +71,15 @@ pub use fake_quantize::{
 };
 pub use gradients::{Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
-pub use isa::{Isa, numerics_isa, with_isa};
+pub use isa::{Isa, bf16_is_emulated, numerics_isa, with_isa};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use max_pool2d::max_pool2d;
 pub use memory::keep_freed_memory;
+pub use packed_linear::PackedLinear;
+pub use precision::ProductPrecision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
+pub use scale_channels::scale_channels;
 pub use sgd::{SgdStep, sgd_step};
 pub use softmax::softmax_last_dim;

@@ -2,7 +2,9 @@
 
 use crate::gradients::hand_over;
 use crate::layer_norm::{add_to, sum_rows};
-use crate::product::{Matrix, Threads, multiply, multiply_into};
+use crate::matrix::Matrix;
+use crate::precision::ProductPrecision;
+use crate::product::{Output, Threads, multiply, multiply_into};
 use crate::storage::{build_chunks, cpu_slice, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -12,11 +14,11 @@ const ROWS: usize = 64;
 
 /// x · Wᵀ + b. `x: [..., in]`, `weight: [out, in]`, `bias: [out]`, to `[..., out]`.
 ///
-/// The gradients of `x` and `weight` are computed only where they depend on a variable.
+/// The gradients of `x` and `weight` are computed only where they depend on a variable, and in the same `precision`.
 ///
 /// # Errors
 /// If the shapes do not fit.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: ProductPrecision) -> Result<Tensor> {
     let inputs = x.dim(D::Minus1)?;
     let (outputs, expected) = weight.dims2()?;
     if inputs != expected || bias.is_some_and(|b| b.dims() != [outputs]) {
@@ -30,7 +32,12 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     if !is_fused(x) {
         return reference(x, weight, bias);
     }
-    let (x, weight, op) = (x.contiguous()?, weight.contiguous()?, Linear { inputs, outputs });
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let op = Linear {
+        inputs,
+        outputs,
+        precision,
+    };
     match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op),
         None => x.apply_op2(&weight, op),
@@ -53,6 +60,7 @@ fn reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tenso
 struct Linear {
     inputs: usize,
     outputs: usize,
+    precision: ProductPrecision,
 }
 
 impl Linear {
@@ -71,13 +79,14 @@ impl Linear {
         let g = Matrix::new(g, rows, self.outputs);
         let input_gradient = if x.track_op() {
             let weight = Matrix::new(slice(&w_storage, w_layout)?, self.outputs, self.inputs);
-            Some(tensor(multiply(g, weight, Threads::All), x.shape())?)
+            Some(tensor(multiply(g, weight, self.precision, Threads::All), x.shape())?)
         } else {
             None
         };
         let weight_gradient = if weight.track_op() {
             let x = Matrix::new(slice(&x_storage, x_layout)?, rows, self.inputs);
-            let gradient = tensor(multiply(g.transposed(), x, Threads::All), (self.outputs, self.inputs))?;
+            let gradient = multiply(g.transposed(), x, self.precision, Threads::All);
+            let gradient = tensor(gradient, (self.outputs, self.inputs))?;
             hand_over(weight, gradient)?
         } else {
             None
@@ -101,7 +110,8 @@ impl CustomOp2 for Linear {
         let (rows, shape) = self.shape(x_layout);
         let x = Matrix::new(cpu_slice(x, x_layout)?, rows, self.inputs);
         let weight = Matrix::new(cpu_slice(weight, weight_layout)?, self.outputs, self.inputs);
-        Ok((CpuStorage::F32(multiply(x, weight.transposed(), Threads::All)), shape))
+        let out = multiply(x, weight.transposed(), self.precision, Threads::All);
+        Ok((CpuStorage::F32(out), shape))
     }
 
     fn bwd(
@@ -135,7 +145,14 @@ impl CustomOp3 for Linear {
         let x = Matrix::new(cpu_slice(x, x_layout)?, rows, self.inputs);
         let weight = Matrix::new(cpu_slice(weight, weight_layout)?, self.outputs, self.inputs);
         let mut out = repeat_row(cpu_slice(bias, bias_layout)?, rows);
-        multiply_into(&mut out, x, weight.transposed(), 1.0, true, Threads::All);
+        multiply_into(
+            &mut out,
+            x,
+            weight.transposed(),
+            Output::Add,
+            self.precision,
+            Threads::All,
+        );
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -187,6 +204,7 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
 
@@ -200,14 +218,14 @@ mod tests {
             );
             check(
                 &[&x, &weight, &bias],
-                |t| linear(t[0], t[1], Some(t[2])),
+                |t| linear(t[0], t[1], Some(t[2]), F32),
                 |t| reference(t[0], t[1], Some(t[2])),
                 Differences::Central,
                 5e-6,
             )?;
             check(
                 &[&x, &weight],
-                |t| linear(t[0], t[1], None),
+                |t| linear(t[0], t[1], None, F32),
                 |t| reference(t[0], t[1], None),
                 Differences::Central,
                 5e-6,
@@ -219,14 +237,36 @@ mod tests {
     #[test]
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (x, weight, bias) = (sample(&[301, 129], 1), sample(&[65, 129], 2), sample(&[65], 3));
-        same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2])))
+        same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), F32))
+    }
+
+    /// A bf16 has 8 significant bits; the gradient that comes in is rounded too.
+    #[test]
+    fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
+        for (rows, inputs, outputs) in [(6, 17, 65), (301, 129, 63), (2, 1, 1)] {
+            let (x, weight, bias) = (
+                sample(&[rows, inputs], 1),
+                sample(&[outputs, inputs], 2),
+                sample(&[outputs], 3),
+            );
+            check(
+                &[&x, &weight, &bias],
+                |t| linear(t[0], t[1], Some(t[2]), Bf16),
+                |t| reference(t[0], t[1], Some(t[2])),
+                Differences::Skip,
+                1e-2,
+            )?;
+            same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), Bf16))?;
+            same_bits_everywhere(&[&x, &weight], |t| linear(t[0], t[1], None, Bf16))?;
+        }
+        Ok(())
     }
 
     #[test]
     fn data_gets_no_gradient() -> Result<()> {
         let x = sample(&[4, 3], 1);
         let weight = candle_core::Var::from_tensor(&sample(&[2, 3], 2))?;
-        let y = linear(&x, &weight, None)?;
+        let y = linear(&x, &weight, None, F32)?;
         let gradients = y.sum_all()?.backward()?;
         assert!(gradients.get(&x).is_none());
         assert!(gradients.get(&weight).is_some());
@@ -236,9 +276,9 @@ mod tests {
     #[test]
     fn empty_batch_and_wrong_shapes() -> Result<()> {
         let (weight, bias) = (sample(&[4, 3], 2), sample(&[4], 3));
-        assert_eq!(linear(&sample(&[0, 3], 1), &weight, Some(&bias))?.dims(), [0, 4]);
-        assert!(linear(&sample(&[2, 5], 1), &weight, Some(&bias)).is_err());
-        assert!(linear(&sample(&[2, 3], 1), &weight, Some(&sample(&[3], 1))).is_err());
+        assert_eq!(linear(&sample(&[0, 3], 1), &weight, Some(&bias), F32)?.dims(), [0, 4]);
+        assert!(linear(&sample(&[2, 5], 1), &weight, Some(&bias), F32).is_err());
+        assert!(linear(&sample(&[2, 3], 1), &weight, Some(&sample(&[3], 1)), F32).is_err());
         Ok(())
     }
 

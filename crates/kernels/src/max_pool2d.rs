@@ -1,5 +1,7 @@
-//! Max pooling with any stride, and its gradient.
+//! Max pooling with any stride, and its gradient. Windows of 2 × 2 side by side, the usual ones, have loops of their own
+//! without branches, which give the same bits.
 
+use crate::isa::multiversion;
 use crate::patches::Geometry;
 use crate::storage::{build_chunks, cpu_slice, filled, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -61,12 +63,87 @@ impl MaxPool2d {
         for row in 0..kernel {
             let start = corner + row * width;
             for (i, &v) in image[start..start + kernel].iter().enumerate() {
-                if v > best.1 || (v.is_nan() && !best.1.is_nan()) {
+                if exceeds(v, best.1) {
                     best = (start + i, v);
                 }
             }
         }
         best
+    }
+
+    /// Whether windows are 2 × 2 and lie side by side.
+    fn is_of_pairs(&self) -> bool {
+        (self.0.kernel, self.0.stride) == (2, 2)
+    }
+
+    fn forward_image(&self, image: &[f32], out: &mut [f32]) {
+        let ([_, width], [_, columns]) = (self.0.input, self.0.output);
+        if self.is_of_pairs() {
+            return largest_of_pairs(image, width, out, columns);
+        }
+        for (y, out) in out.chunks_exact_mut(columns).enumerate() {
+            for (x, out) in out.iter_mut().enumerate() {
+                *out = self.largest(image, y, x).1;
+            }
+        }
+    }
+
+    /// `out` is zero.
+    fn backward_image(&self, image: &[f32], gradient: &[f32], out: &mut [f32]) {
+        let ([_, width], [_, columns]) = (self.0.input, self.0.output);
+        if self.is_of_pairs() {
+            return scatter_to_pairs(image, width, gradient, columns, out);
+        }
+        for (i, g) in gradient.iter().enumerate() {
+            out[self.largest(image, i / columns, i % columns).0] += g;
+        }
+    }
+}
+
+/// Whether `v` takes the place of the largest so far.
+#[inline(always)]
+fn exceeds(v: f32, largest: f32) -> bool {
+    (v > largest) | (v.is_nan() & !largest.is_nan())
+}
+
+/// The larger of two, the first of equal ones.
+#[inline(always)]
+fn larger(largest: f32, v: f32) -> f32 {
+    if exceeds(v, largest) { v } else { largest }
+}
+
+multiversion! {
+    fn largest_of_pairs(image: &[f32], width: usize, out: &mut [f32], columns: usize) {
+        for (out, rows) in out.chunks_exact_mut(columns).zip(image.chunks_exact(2 * width)) {
+            let (top, bottom) = rows.split_at(width);
+            let (top, bottom) = (top.as_chunks::<2>().0, bottom.as_chunks::<2>().0);
+            for ((out, top), bottom) in out.iter_mut().zip(top).zip(bottom) {
+                *out = larger(larger(larger(top[0], top[1]), bottom[0]), bottom[1]);
+            }
+        }
+    }
+
+    fn scatter_to_pairs(image: &[f32], width: usize, gradient: &[f32], columns: usize, out: &mut [f32]) {
+        let windows = out.chunks_exact_mut(2 * width).zip(image.chunks_exact(2 * width));
+        for (gradient, (out, rows)) in gradient.chunks_exact(columns).zip(windows) {
+            let (top, bottom) = rows.split_at(width);
+            let (top, bottom) = (top.as_chunks::<2>().0, bottom.as_chunks::<2>().0);
+            let (out_top, out_bottom) = out.split_at_mut(width);
+            let outs = out_top.as_chunks_mut::<2>().0.iter_mut().zip(out_bottom.as_chunks_mut::<2>().0);
+            for (((g, top), bottom), (out_top, out_bottom)) in gradient.iter().zip(top).zip(bottom).zip(outs) {
+                // As if added to zero: a gradient of −0 becomes 0.
+                let g = 0.0 + *g;
+                let second = exceeds(top[1], top[0]);
+                let upper = larger(top[0], top[1]);
+                let fourth = exceeds(bottom[1], larger(upper, bottom[0]));
+                let third = exceeds(bottom[0], upper) & !fourth;
+                let in_top = !third & !fourth;
+                out_top[0] = if in_top & !second { g } else { 0.0 };
+                out_top[1] = if in_top & second { g } else { 0.0 };
+                out_bottom[0] = if third { g } else { 0.0 };
+                out_bottom[1] = if fourth { g } else { 0.0 };
+            }
+        }
     }
 }
 
@@ -82,11 +159,7 @@ impl CustomOp1 for MaxPool2d {
         let values = build_chunks(batch * channels * rows * columns, rows * columns, |offset, piece| {
             let image = &x[offset / (rows * columns) * self.0.image()..][..self.0.image()];
             let out = filled(piece, 0.0);
-            for (y, out) in out.chunks_exact_mut(columns).enumerate() {
-                for (x, out) in out.iter_mut().enumerate() {
-                    *out = self.largest(image, y, x).1;
-                }
-            }
+            self.forward_image(image, out);
             out
         });
         Ok((CpuStorage::F32(values), Shape::from((batch, channels, rows, columns))))
@@ -103,11 +176,7 @@ impl CustomOp1 for MaxPool2d {
             .par_chunks_exact_mut(self.0.image())
             .zip(images.par_chunks_exact(self.0.image()))
             .zip(gradients.par_chunks_exact(rows * columns))
-            .for_each(|((out, image), gradient)| {
-                for (i, g) in gradient.iter().enumerate() {
-                    out[self.largest(image, i / columns, i % columns).0] += g;
-                }
-            });
+            .for_each(|((out, image), gradient)| self.backward_image(image, gradient, out));
         tensor(values, x.shape()).map(Some)
     }
 }
@@ -117,6 +186,43 @@ mod tests {
     use super::*;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
     use candle_core::{Device, Var};
+
+    /// The values and the gradients of 2 × 2 windows, found window by window.
+    #[test]
+    fn pairs_have_the_bits_of_any_windows() -> Result<()> {
+        let special = [
+            f32::NAN,
+            0.0,
+            -0.0,
+            1.0,
+            1.0,
+            f32::INFINITY,
+            -f32::NAN,
+            -2.0,
+            f32::NEG_INFINITY,
+        ];
+        for (height, width) in [(2, 2), (6, 9), (24, 24), (7, 34)] {
+            let pool = MaxPool2d(Geometry::new(1, [height, width], 2, 2, 0)?);
+            let [rows, columns] = pool.0.output;
+            let image: Vec<f32> = (0..height * width)
+                .map(|i| special[i * i % 31 % special.len()])
+                .collect();
+            let gradient: Vec<f32> = (0..rows * columns).map(|i| [-0.0, 2.0, -3.5][i % 3]).collect();
+            let (mut values, mut scattered) = (vec![0.0; rows * columns], vec![0.0; image.len()]);
+            pool.forward_image(&image, &mut values);
+            pool.backward_image(&image, &gradient, &mut scattered);
+            let (mut expected, mut plain) = (values.clone(), vec![0.0; image.len()]);
+            for (i, g) in gradient.iter().enumerate() {
+                let (place, value) = pool.largest(&image, i / columns, i % columns);
+                expected[i] = value;
+                plain[place] += g;
+            }
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&values), bits(&expected));
+            assert_eq!(bits(&scattered), bits(&plain));
+        }
+        Ok(())
+    }
 
     #[test]
     fn gradients() -> Result<()> {

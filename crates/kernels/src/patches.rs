@@ -1,5 +1,6 @@
 //! The geometry of a convolution, and images laid out as columns of patches and back.
 
+use crate::layer_norm::add_to;
 use candle_core::{Result, bail};
 
 /// Sizes of a convolution of one image with square kernels.
@@ -105,8 +106,8 @@ impl Geometry {
                 let len = inside.len();
                 target[inside].copy_from_slice(&source[..len]);
             } else {
-                for (t, s) in target[inside].iter_mut().zip(source.iter().step_by(self.stride)) {
-                    *t = *s;
+                for (t, s) in target[inside].iter_mut().zip(source.chunks(self.stride)) {
+                    *t = s[0];
                 }
             }
         });
@@ -158,12 +159,11 @@ impl Geometry {
             };
             let target = &mut image[start + first..start + self.input[1]];
             if self.stride == 1 {
-                for (t, s) in target.iter_mut().zip(&source[inside]) {
-                    *t += s;
-                }
+                let len = inside.len();
+                add_to(&mut target[..len], &source[inside]);
             } else {
-                for (t, s) in target.iter_mut().step_by(self.stride).zip(&source[inside]) {
-                    *t += s;
+                for (t, s) in target.chunks_mut(self.stride).zip(&source[inside]) {
+                    t[0] += s;
                 }
             }
         });

@@ -1,63 +1,21 @@
-//! f32 matrix products over slices: a safe face on the `gemm` crate.
+//! Matrix products over slices: in f32 a safe face on the `gemm` crate, in bf16 our own.
 //!
 //! Each element of a product is summed over the inner dimension in one order, whatever the number of threads and the sizes
 //! of the processor's caches: `gemm` cuts a long inner dimension by the latter, so it is never given one.
 
+use crate::bf16;
+use crate::matrix::Matrix;
+use crate::precision::ProductPrecision;
 use crate::storage::Shared;
 use gemm::Parallelism;
 
-/// A matrix within a slice.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    values: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// Row after row, without gaps.
-    pub(crate) fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(values, rows, columns, columns)
-    }
-
-    /// Rows that begin `row_stride` elements apart.
-    ///
-    /// # Panics
-    /// If the slice is too short.
-    pub(crate) fn strided(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        if rows > 0 && columns > 0 {
-            let end = (rows - 1) * row_stride + columns;
-            assert!(
-                end <= values.len(),
-                "a {rows}×{columns} matrix ends at {end} of {}",
-                values.len()
-            );
-        }
-        Self {
-            values,
-            rows,
-            columns,
-            row_stride,
-            column_stride: 1,
-        }
-    }
-
-    /// The transpose, without moving anything.
-    pub(crate) fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-}
-
 /// `gemm` never cuts an inner dimension of this length, on any processor.
 const LONGEST_INNER: usize = 512;
+
+/// Where a product of inner dimension `inner` is cut: elements of a block, the last of which may be shorter.
+pub(crate) fn inner_block(inner: usize) -> usize {
+    inner.div_ceil(inner.div_ceil(LONGEST_INNER).max(1))
+}
 
 /// Who computes a product.
 #[derive(Clone, Copy)]
@@ -68,21 +26,34 @@ pub(crate) enum Threads {
     All,
 }
 
+/// What happens to a product.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Output {
+    /// out = factor · a · b
+    Replace { factor: f32 },
+    /// out += a · b
+    Add,
+}
+
+impl Output {
+    /// out = a · b
+    pub(crate) const PLAIN: Self = Self::Replace { factor: 1.0 };
+}
+
 /// a · b as a new row-major buffer.
-pub(crate) fn multiply(a: Matrix<'_>, b: Matrix<'_>, threads: Threads) -> Vec<f32> {
-    let len = a.rows * b.columns;
-    if a.columns == 0 {
-        return vec![0.0; len];
-    }
+pub(crate) fn multiply(a: Matrix<'_>, b: Matrix<'_>, precision: ProductPrecision, threads: Threads) -> Vec<f32> {
+    let len = a.rows() * b.columns();
     let mut out = Vec::with_capacity(len);
-    // SAFETY: the allocation holds `len` elements, rows are `b.columns` apart, and nothing else can reach it.
-    unsafe { product(out.as_mut_ptr(), b.columns, a, b, 1.0, false, threads) };
-    // SAFETY: without accumulation, and with an inner dimension that is not empty, every element has been written.
+    // SAFETY: the allocation holds `len` elements, and nothing else can reach it.
+    let shared = unsafe { Shared::over(out.as_mut_ptr(), len) };
+    // SAFETY: rows are `b.columns()` apart in what is a.rows() × b.columns(), and this is the only task.
+    unsafe { product(&shared, [0, b.columns()], a, b, Output::PLAIN, precision, threads) };
+    // SAFETY: every element has been written, since none was added to.
     unsafe { out.set_len(len) };
     out
 }
 
-/// out = factor · a · b, or out += factor · a · b, row-major without gaps.
+/// The product into `out`, row-major without gaps.
 ///
 /// # Panics
 /// If `out` is of another size than the product.
@@ -90,17 +61,17 @@ pub(crate) fn multiply_into(
     out: &mut [f32],
     a: Matrix<'_>,
     b: Matrix<'_>,
-    factor: f32,
-    accumulate: bool,
+    output: Output,
+    precision: ProductPrecision,
     threads: Threads,
 ) {
-    assert_eq!(out.len(), a.rows * b.columns, "the size of a product");
-    // SAFETY: `out` is exactly a.rows × b.columns, exclusively borrowed.
-    unsafe { product(out.as_mut_ptr(), b.columns, a, b, factor, accumulate, threads) }
+    assert_eq!(out.len(), a.rows() * b.columns(), "the size of a product");
+    let shared = Shared::new(out);
+    // SAFETY: `out` is exactly a.rows() × b.columns(), exclusively borrowed.
+    unsafe { product(&shared, [0, b.columns()], a, b, output, precision, threads) }
 }
 
-/// out = factor · a · b on the calling thread, into the rows that begin at `offset` of a shared buffer, `row_stride`
-/// apart.
+/// The product on the calling thread, into the rows that begin at `offset` of a shared buffer, `row_stride` apart.
 ///
 /// # Safety
 /// No other task touches the elements of these rows.
@@ -109,71 +80,91 @@ pub(crate) fn multiply_into(
 /// If the rows end outside of the buffer.
 pub(crate) unsafe fn multiply_shared(
     out: &Shared<'_, f32>,
-    offset: usize,
-    row_stride: usize,
+    [offset, row_stride]: [usize; 2],
     a: Matrix<'_>,
     b: Matrix<'_>,
-    factor: f32,
+    output: Output,
+    precision: ProductPrecision,
 ) {
-    if a.rows == 0 || b.columns == 0 {
-        return;
-    }
-    let _within = out.pointer(offset + (a.rows - 1) * row_stride + b.columns);
-    // SAFETY: the last element is within the buffer as just checked, and the rows are this task's alone.
-    unsafe { product(out.pointer(offset), row_stride, a, b, factor, false, Threads::One) }
+    // SAFETY: the rows are this task's alone.
+    unsafe { product(out, [offset, row_stride], a, b, output, precision, Threads::One) }
 }
 
 /// # Safety
-/// `out` is valid for writes of `a.rows` rows of `b.columns` elements, `row_stride` apart, and for reads too if
-/// `accumulate`; nothing else accesses them meanwhile.
+/// No other task touches the elements of the rows; they are initialized if `output` adds to them.
+///
+/// # Panics
+/// If the rows end outside of the buffer.
 unsafe fn product(
+    out: &Shared<'_, f32>,
+    [offset, row_stride]: [usize; 2],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output,
+    precision: ProductPrecision,
+    threads: Threads,
+) {
+    assert_eq!(a.columns(), b.rows(), "the inner dimension of a product");
+    if a.rows() == 0 || b.columns() == 0 {
+        return;
+    }
+    let _within = out.pointer(offset + (a.rows() - 1) * row_stride + b.columns());
+    match (a.columns(), output, precision) {
+        (0, Output::Add, _) => {}
+        (0, Output::Replace { .. }, _) => {
+            for row in 0..a.rows() {
+                // SAFETY: the rows are within the buffer as just checked, and this task's alone.
+                unsafe { out.pointer(offset + row * row_stride).write_bytes(0, b.columns()) };
+            }
+        }
+        // SAFETY: as above.
+        (_, _, ProductPrecision::F32) => unsafe { f32_product(out.pointer(offset), row_stride, a, b, output, threads) },
+        // SAFETY: as above.
+        (_, _, ProductPrecision::Bf16) => unsafe { bf16::product(out, [offset, row_stride], a, b, output, threads) },
+    }
+}
+
+/// # Safety
+/// `out` is valid for writes of the product's rows, `row_stride` apart, and for reads too if it is added to; nothing else
+/// accesses them meanwhile. The inner dimension is not empty.
+unsafe fn f32_product(
     out: *mut f32,
     row_stride: usize,
     a: Matrix<'_>,
     b: Matrix<'_>,
-    factor: f32,
-    accumulate: bool,
+    output: Output,
     threads: Threads,
 ) {
-    assert_eq!(a.columns, b.rows, "the inner dimension of a product");
-    if a.rows == 0 || b.columns == 0 {
-        return;
-    }
-    if a.columns == 0 {
-        if !accumulate {
-            for row in 0..a.rows {
-                // SAFETY: each row is valid for writes by this function's contract.
-                unsafe { out.add(row * row_stride).write_bytes(0, b.columns) };
-            }
-        }
-        return;
-    }
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(rayon::current_num_threads()),
     };
-    let blocks = a.columns.div_ceil(LONGEST_INNER);
-    let block = a.columns.div_ceil(blocks);
-    for first in (0..a.columns).step_by(block) {
-        let accumulate = accumulate || first > 0;
-        // SAFETY: `Matrix` has checked that its elements are within its slice, of which this block of columns of `a` and
-        // rows of `b` is a part; `out` is valid by this function's contract.
+    let (factor, add) = match output {
+        Output::Replace { factor } => (factor, false),
+        Output::Add => (1.0, true),
+    };
+    let ([a_row, a_column], [b_row, b_column]) = (a.strides(), b.strides());
+    let block = inner_block(a.columns());
+    for first in (0..a.columns()).step_by(block) {
+        let add = add || first > 0;
+        // SAFETY: a `Matrix` has its elements within its slice, of which this block of columns of `a` and rows of `b` is a
+        // part; `out` is valid by this function's contract.
         unsafe {
             gemm::gemm(
-                a.rows,
-                b.columns,
-                block.min(a.columns - first),
+                a.rows(),
+                b.columns(),
+                block.min(a.columns() - first),
                 out,
                 1,
                 row_stride as isize,
-                accumulate,
-                a.values.as_ptr().add(first * a.column_stride),
-                a.column_stride as isize,
-                a.row_stride as isize,
-                b.values.as_ptr().add(first * b.row_stride),
-                b.column_stride as isize,
-                b.row_stride as isize,
-                if accumulate { 1.0 } else { 0.0 },
+                add,
+                a.at(0, first).as_ptr(),
+                a_column as isize,
+                a_row as isize,
+                b.at(first, 0).as_ptr(),
+                b_column as isize,
+                b_row as isize,
+                if add { 1.0 } else { 0.0 },
                 factor,
                 false,
                 false,
@@ -211,7 +202,12 @@ mod tests {
             let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
             let expected = plain(&a, &b, m, k, n);
             assert_eq!(
-                multiply(Matrix::new(&a, m, k), Matrix::new(&b, k, n), Threads::All),
+                multiply(
+                    Matrix::new(&a, m, k),
+                    Matrix::new(&b, k, n),
+                    ProductPrecision::F32,
+                    Threads::All
+                ),
                 expected,
                 "{m} {k} {n}"
             );
@@ -220,8 +216,8 @@ mod tests {
                 &mut twice,
                 Matrix::new(&a, m, k),
                 Matrix::new(&b, k, n),
-                1.0,
-                true,
+                Output::Add,
+                ProductPrecision::F32,
                 Threads::One,
             );
             assert!(twice.iter().zip(&expected).all(|(t, e)| *t == 2.0 * e));
@@ -230,12 +226,15 @@ mod tests {
 
     #[test]
     fn a_strided_product_leaves_the_gaps_alone() {
+        const HALVED: Output = Output::Replace { factor: 0.5 };
         let a = [1.0, 2.0, 3.0, 4.0];
-        let mut out = [9.0; 7];
-        let shared = Shared::new(&mut out);
         let a = Matrix::new(&a, 2, 2);
-        // SAFETY: this is the only task.
-        unsafe { multiply_shared(&shared, 1, 4, a, a.transposed(), 0.5) };
-        assert_eq!(out, [9.0, 2.5, 5.5, 9.0, 9.0, 5.5, 12.5]);
+        for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+            let mut out = [9.0; 7];
+            let shared = Shared::new(&mut out);
+            // SAFETY: this is the only task.
+            unsafe { multiply_shared(&shared, [1, 4], a, a.transposed(), HALVED, precision) };
+            assert_eq!(out, [9.0, 2.5, 5.5, 9.0, 9.0, 5.5, 12.5]);
+        }
     }
 }

@@ -77,6 +77,73 @@ where
     values
 }
 
+/// Sizes of a batch of images, each channel of each a plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planes {
+    /// Images.
+    pub(crate) batch: usize,
+    /// Planes of an image.
+    pub(crate) channels: usize,
+    /// Elements of a plane.
+    pub(crate) plane: usize,
+}
+
+impl Planes {
+    /// Those of `[batch, channels, height, width]`.
+    pub(crate) fn of(shape: &Shape) -> Result<Self> {
+        let (batch, channels, height, width) = shape.dims4()?;
+        Ok(Self {
+            batch,
+            channels,
+            plane: height * width,
+        })
+    }
+
+    /// One plane of `x`.
+    pub(crate) fn slice<'a>(&self, x: &'a [f32], image: usize, channel: usize) -> &'a [f32] {
+        &x[(image * self.channels + channel) * self.plane..][..self.plane]
+    }
+}
+
+/// A new buffer of `planes`, a task for each channel: `prepare(channel)` once, then `fill(prepared, image, channel, piece)`
+/// for its plane of each image, as in [`build_chunks`]. Also gives what was prepared, by channel.
+///
+/// # Panics
+/// If `fill` hands back anything but its piece.
+pub(crate) fn build_planes<P: Send>(
+    planes: Planes,
+    prepare: impl Fn(usize) -> P + Sync,
+    fill: impl for<'a> Fn(&P, usize, usize, &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] + Sync,
+) -> (Vec<f32>, Vec<P>) {
+    let Planes { batch, channels, plane } = planes;
+    let len = batch * channels * plane;
+    let mut values: Vec<f32> = Vec::with_capacity(len);
+    let spare = &mut values.spare_capacity_mut()[..len];
+    let mut by_channel: Vec<Vec<&mut [MaybeUninit<f32>]>> = Vec::new();
+    by_channel.resize_with(channels, || Vec::with_capacity(batch));
+    for (index, piece) in spare.chunks_exact_mut(plane.max(1)).enumerate() {
+        by_channel[index % channels].push(piece);
+    }
+    let prepared = by_channel.into_par_iter().enumerate().map(|(channel, pieces)| {
+        let prepared = prepare(channel);
+        for (image, piece) in pieces.into_iter().enumerate() {
+            let expected = (piece.as_ptr().cast::<f32>(), piece.len());
+            let written = fill(&prepared, image, channel, piece);
+            assert_eq!(
+                (written.as_ptr(), written.len()),
+                expected,
+                "a kernel left a part of its output unwritten"
+            );
+        }
+        prepared
+    });
+    let prepared = prepared.collect();
+    // SAFETY: `len` is a multiple of `plane`, so that the pieces are all of it, each went to one channel, and for each
+    // `fill` returned a `&mut [f32]` over exactly that piece, which safe code can only have made by initializing it.
+    unsafe { values.set_len(len) };
+    (values, prepared)
+}
+
 /// `piece` with `value` everywhere.
 pub(crate) fn filled(piece: &mut [MaybeUninit<f32>], value: f32) -> &mut [f32] {
     piece.fill(MaybeUninit::new(value));
@@ -183,6 +250,18 @@ impl<'a, T> Shared<'a, T> {
         Self {
             start: buffer.as_mut_ptr(),
             len: buffer.len(),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// A buffer that may not be initialized yet: what is not is only written, through [`Self::pointer`].
+    ///
+    /// # Safety
+    /// `len` elements from `start` on are valid for writes for `'a`, and nothing else accesses them.
+    pub(crate) unsafe fn over(start: *mut T, len: usize) -> Self {
+        Self {
+            start,
+            len,
             lifetime: PhantomData,
         }
     }

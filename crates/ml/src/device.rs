@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use candle_core::Device;
+use orchestrate_kernels::ProductPrecision;
 use std::str::FromStr;
 
 /// A device as recipes and the command line name it.
@@ -88,13 +89,16 @@ impl DeviceChoice {
 
     /// The numerics class: results are promised equal, bit for bit, only within one class.
     ///
-    /// On the CPU it names the widest vector instructions that matrix products use; on a GPU the backend alone, whose
-    /// atomics make no promise at all.
-    pub fn numerics(self) -> String {
-        match self.resolve() {
-            Self::Cpu | Self::Auto => format!("cpu-f32-{}", orchestrate_kernels::numerics_isa()),
-            Self::Cuda => "cuda-f32".into(),
-            Self::Metal => "metal-f32".into(),
+    /// On the CPU it names the widest vector instructions that matrix products of f32 use, while those of bf16 are the
+    /// same with all; on a GPU the backend alone, whose atomics make no promise at all, and which has f32 only.
+    pub fn numerics(self, precision: ProductPrecision) -> String {
+        match (self.resolve(), precision) {
+            (Self::Cpu | Self::Auto, ProductPrecision::F32) => {
+                format!("cpu-f32-{}", orchestrate_kernels::numerics_isa())
+            }
+            (Self::Cpu | Self::Auto, ProductPrecision::Bf16) => "cpu-bf16".into(),
+            (Self::Cuda, ProductPrecision::F32 | ProductPrecision::Bf16) => "cuda-f32".into(),
+            (Self::Metal, ProductPrecision::F32 | ProductPrecision::Bf16) => "metal-f32".into(),
         }
     }
 }
@@ -120,14 +124,11 @@ mod tests {
 
     #[test]
     fn a_numerics_class_leads_back_to_its_device() {
-        assert_eq!(
-            DeviceChoice::of_numerics(&DeviceChoice::Cpu.numerics()),
-            DeviceChoice::Cpu
-        );
-        assert_eq!(
-            DeviceChoice::of_numerics(&DeviceChoice::Cuda.numerics()),
-            DeviceChoice::Cuda
-        );
+        for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+            for device in [DeviceChoice::Cpu, DeviceChoice::Cuda, DeviceChoice::Metal] {
+                assert_eq!(DeviceChoice::of_numerics(&device.numerics(precision)), device);
+            }
+        }
         assert_eq!(DeviceChoice::of_numerics("exact"), DeviceChoice::Cpu);
     }
 

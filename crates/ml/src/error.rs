@@ -85,6 +85,14 @@ pub enum Error {
     /// Trainable parameters that the loss does not reach.
     #[error("no gradient reached {0:?}: the model's forward pass does not use these parameters")]
     NoGradient(Vec<String>),
+    /// A training was asked to stop, and kept a checkpoint.
+    #[error("stopped after step {done} of {total}, from which the next build goes on")]
+    Stopped {
+        /// Optimizer steps done.
+        done: usize,
+        /// Of how many.
+        total: usize,
+    },
     /// A pruned weight came back to life.
     #[error("the pruning mask of {name:?} was lost: {regrown} masked weights are not zero")]
     MaskLost {

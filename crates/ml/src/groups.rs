@@ -27,15 +27,26 @@ pub struct Member {
     pub dim: usize,
     /// Consecutive indices that one unit takes.
     pub block: usize,
+    /// Whether its elements are weights, which say how important a unit is. Statistics only go with it.
+    pub weighs: bool,
 }
 
 impl Member {
-    /// Shorthand.
+    /// Weights.
     pub fn new(parameter: impl Into<String>, dim: usize, block: usize) -> Self {
         Self {
             parameter: parameter.into(),
             dim,
             block,
+            weighs: true,
+        }
+    }
+
+    /// Statistics of each unit, `[units]`.
+    pub fn statistic(parameter: impl Into<String>) -> Self {
+        Self {
+            weighs: false,
+            ..Self::new(parameter, 0, 1)
         }
     }
 }

@@ -7,8 +7,12 @@
 
 pub mod artifact;
 pub mod batch;
+pub mod checkpoint;
+pub mod context;
+mod course;
 pub mod data;
 pub mod device;
+pub mod difference;
 pub mod distillation;
 pub mod error;
 pub mod evaluation;
@@ -16,6 +20,7 @@ pub mod groups;
 pub mod layers;
 pub mod masks;
 pub mod models;
+mod numerics;
 pub mod optimizer;
 pub mod parameters;
 pub mod pass;

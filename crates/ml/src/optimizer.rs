@@ -76,6 +76,32 @@ impl Optimizer {
         })
     }
 
+    /// Its moments under the names that a checkpoint gives them.
+    pub(crate) fn moments(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        self.slots.iter().flat_map(|slot| {
+            let second = slot.second.as_ref().map(|second| (slot.name_of(2), second));
+            std::iter::once((slot.name_of(1), &slot.first)).chain(second)
+        })
+    }
+
+    /// Takes the place of one that has done `steps` steps and had the moments that `moment` tells, given their names and
+    /// tensors of the same shape. If one is not to be had, all stays as it was.
+    ///
+    /// # Errors
+    /// Those of `moment`.
+    pub(crate) fn go_on_after(&mut self, steps: u64, moment: impl Fn(&str, &Tensor) -> Result<Tensor>) -> Result<()> {
+        let moments = self.slots.iter().map(|slot| -> Result<_> {
+            let second = slot.second.as_ref().map(|second| moment(&slot.name_of(2), second));
+            Ok((moment(&slot.name_of(1), &slot.first)?, second.transpose()?))
+        });
+        let moments: Vec<_> = moments.collect::<Result<_>>()?;
+        for (slot, (first, second)) in self.slots.iter_mut().zip(moments) {
+            (slot.first, slot.second) = (first, second);
+        }
+        self.steps = steps;
+        Ok(())
+    }
+
     /// Names of the parameters that `gradients` does not reach.
     pub fn without_gradient(&self, gradients: &Gradients) -> Vec<String> {
         let missing = self.slots.iter().filter(|s| !gradients.has(&s.parameter));
@@ -120,6 +146,11 @@ impl Optimizer {
 }
 
 impl Slot {
+    /// How a checkpoint calls its moment of that order.
+    fn name_of(&self, order: u8) -> String {
+        format!("moment-{order}:{}", self.name)
+    }
+
     fn update(&self, gradient: &Tensor, learning_rate: f64, step: u64, settings: &OptimizerSettings) -> Result<()> {
         let weight_decay = if self.parameter.rank() >= 2 {
             settings.weight_decay

@@ -4,6 +4,8 @@
 //! tensor, a wrong shape and a tensor that nobody asked for are all errors, before any training. Iteration is by name, so
 //! that no hash order ever reaches a result.
 //!
+//! Beside the parameters there are states, which training moves without a gradient: running statistics.
+//!
 //! Three precisions share one file layout, told apart by what is there: `X.weight` as f32 alone is a float layer; with
 //! `X.input_scale` and `X.input_zero_point` it is trained quantization-aware; as i8 with `X.weight_scale` it runs on integers.
 
@@ -59,10 +61,21 @@ pub enum Use {
     Infer,
 }
 
+/// The batch norm behind a convolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NormAfter {
+    /// Where it is.
+    pub path: String,
+    /// Added to its variance.
+    pub epsilon: f64,
+}
+
 /// Named tensors, see the module's text.
 pub struct Parameters {
     floats: BTreeMap<String, Tensor>,
     variables: BTreeMap<String, Var>,
+    states: BTreeMap<String, Var>,
+    norms: BTreeMap<String, NormAfter>,
     integers: BTreeMap<String, (Vec<usize>, IntegerWeight)>,
     quantizers: BTreeMap<String, ActivationQuantizer>,
     observers: BTreeMap<String, Arc<Observer>>,
@@ -91,6 +104,8 @@ impl Parameters {
         Self {
             floats: BTreeMap::new(),
             variables: BTreeMap::new(),
+            states: BTreeMap::new(),
+            norms: BTreeMap::new(),
             integers: BTreeMap::new(),
             quantizers: BTreeMap::new(),
             observers: BTreeMap::new(),
@@ -183,6 +198,11 @@ impl Parameters {
         self.observe_with = Some(kind);
     }
 
+    /// Whether the tensors are trained.
+    pub fn purpose(&self) -> Use {
+        self.purpose
+    }
+
     /// The device the tensors live on.
     pub fn device(&self) -> &Device {
         &self.device
@@ -197,17 +217,7 @@ impl Parameters {
         if let Some(variable) = self.variables.get(name) {
             return Ok(variable.as_tensor().clone());
         }
-        let tensor = match (self.floats.get(name), self.create_from) {
-            (Some(tensor), _) => tensor.clone(),
-            (None, Some(seed)) => draw(name, shape, initial, seed, &self.device)?,
-            (None, None) => {
-                return Err(Error::MissingTensor {
-                    name: name.into(),
-                    shape: shape.to_vec(),
-                });
-            }
-        };
-        check_shape(name, tensor.dims(), shape)?;
+        let tensor = self.found_or_drawn(name, shape, initial)?;
         match self.purpose {
             Use::Infer => {
                 self.floats.insert(name.to_owned(), tensor.clone());
@@ -221,6 +231,53 @@ impl Parameters {
                 Ok(tensor)
             }
         }
+    }
+
+    /// What the store holds as `name`, or a new tensor if it is drawn from a seed.
+    fn found_or_drawn(&self, name: &str, shape: &[usize], initial: Initial) -> Result<Tensor> {
+        let tensor = match (self.floats.get(name), self.create_from) {
+            (Some(tensor), _) => tensor.clone(),
+            (None, Some(seed)) => draw(name, shape, initial, seed, &self.device)?,
+            (None, None) => {
+                return Err(Error::MissingTensor {
+                    name: name.into(),
+                    shape: shape.to_vec(),
+                });
+            }
+        };
+        check_shape(name, tensor.dims(), shape)?;
+        Ok(tensor)
+    }
+
+    /// The state `name` of `shape`: a tensor that training moves and that belongs to the model's file, but that has no
+    /// gradient and is no parameter, such as the running statistics of a batch norm.
+    ///
+    /// # Errors
+    /// As [`Parameters::float`].
+    pub fn state(&mut self, name: &str, shape: &[usize], initial: Initial) -> Result<Var> {
+        self.asked.insert(name.to_owned());
+        if let Some(state) = self.states.get(name) {
+            return Ok(state.clone());
+        }
+        let state = Var::from_tensor(&self.found_or_drawn(name, shape, initial)?)?;
+        self.floats.remove(name);
+        self.states.insert(name.to_owned(), state.clone());
+        Ok(state)
+    }
+
+    /// Whether there is, or will be drawn, a tensor `name`.
+    pub fn holds(&self, name: &str) -> bool {
+        self.create_from.is_some() || self.floats.contains_key(name) || self.variables.contains_key(name)
+    }
+
+    /// Notes that the batch norm `norm` is all that reads what the convolution at `path` gives.
+    pub fn note_norm(&mut self, path: &str, norm: NormAfter) {
+        self.norms.insert(path.to_owned(), norm);
+    }
+
+    /// The batch norms of the layers built so far, by the path of the convolution before each.
+    pub fn norms(&self) -> &BTreeMap<String, NormAfter> {
+        &self.norms
     }
 
     /// The weight `name` of `shape`, in whichever precision the store holds it.
@@ -304,9 +361,21 @@ impl Parameters {
         self.variables.iter()
     }
 
-    /// The f32 tensors by name, detached from any graph.
+    /// What training moves beside the variables, sorted by name; [`Var::set`] puts a saved value back. No optimizer is to
+    /// see them.
+    pub fn states(&self) -> impl Iterator<Item = (&String, &Var)> {
+        self.states.iter()
+    }
+
+    /// Whether `name` is one of [`Parameters::states`].
+    pub fn is_state(&self, name: &str) -> bool {
+        self.states.contains_key(name)
+    }
+
+    /// The f32 tensors by name, states among them, detached from any graph.
     pub fn floats(&self) -> BTreeMap<String, Tensor> {
-        let variables = self.variables.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor()));
+        let moved = self.variables.iter().chain(&self.states);
+        let variables = moved.map(|(n, v)| (n.clone(), v.as_detached_tensor()));
         variables
             .chain(self.floats.iter().map(|(n, t)| (n.clone(), t.clone())))
             .collect()
@@ -325,7 +394,7 @@ impl Parameters {
         Ok(tensors)
     }
 
-    /// Number of parameters: scales and zero points do not count.
+    /// Number of parameters: scales, zero points and states do not count.
     pub fn count(&self) -> usize {
         let floats: usize = self.floats.values().map(Tensor::elem_count).sum();
         let variables: usize = self.variables.values().map(|v| v.as_tensor().elem_count()).sum();
@@ -338,7 +407,7 @@ impl Parameters {
     /// If a tensor cannot be read back from its device.
     pub fn count_nonzero(&self) -> Result<usize> {
         let mut count = 0;
-        for tensor in self.floats().values() {
+        for (_, tensor) in self.floats().iter().filter(|(name, _)| !self.is_state(name)) {
             count += tensor
                 .flatten_all()?
                 .to_vec1::<f32>()?

@@ -1,13 +1,25 @@
-//! What a forward pass needs to know beside its batch: training or not, and what to do with quantization ranges.
+//! What a forward pass needs to know beside its batch: training or not, in which precision, and what to do with quantization
+//! ranges.
 
 use crate::error;
 use crate::quantize::observer::Ranges;
 use crate::random::Purpose;
 use candle_core::{Result, Tensor};
-use orchestrate_kernels::{Dropout, checkpoint, dropout};
+use orchestrate_kernels::{Dropout, ProductPrecision, checkpoint, dropout};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// What a batch norm does with the statistics of its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// Normalize by them, and move the running ones towards them: training.
+    Track,
+    /// Normalize by them alone: a part of a training pass that is run once more.
+    Repeat,
+    /// Normalize by the running ones: inference.
+    Running,
+}
 
 /// One forward pass. Make a new one for every pass: it counts its dropout sites.
 #[derive(Debug, Clone)]
@@ -17,11 +29,13 @@ pub struct Pass {
     step: u64,
     site: Cell<u32>,
     ranges: Ranges,
+    statistics: Statistics,
     checkpoints: bool,
+    precision: ProductPrecision,
 }
 
 impl Pass {
-    /// A pass in inference: no dropout, fixed ranges.
+    /// A pass in inference: no dropout, fixed ranges, running statistics.
     pub fn inference() -> Self {
         Self {
             dropout_rate: 0.0,
@@ -29,7 +43,9 @@ impl Pass {
             step: 0,
             site: Cell::new(0),
             ranges: Ranges::Fixed,
+            statistics: Statistics::Running,
             checkpoints: false,
+            precision: ProductPrecision::F32,
         }
     }
 
@@ -49,13 +65,25 @@ impl Pass {
             step,
             site: Cell::new(0),
             ranges,
+            statistics: Statistics::Track,
             checkpoints: false,
+            precision: ProductPrecision::F32,
         }
     }
 
     /// The same pass with gradient checkpointing, or without.
     pub fn with_checkpoints(self, checkpoints: bool) -> Self {
         Self { checkpoints, ..self }
+    }
+
+    /// The same pass with its matrix products in `precision`.
+    pub fn with_precision(self, precision: ProductPrecision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// That of matrix products, here and in the backward pass.
+    pub fn precision(&self) -> ProductPrecision {
+        self.precision
     }
 
     /// Runs one of the equal parts that a deep model is made of. With gradient checkpointing only its input is kept, and
@@ -76,18 +104,23 @@ impl Pass {
             seed,
             step,
             ranges,
+            precision,
             ..
         } = *self;
         let (first_site, next_site) = (self.site.get(), Arc::new(AtomicU32::new(0)));
         let (again, counter) = (AtomicBool::new(false), Arc::clone(&next_site));
         let y = checkpoint(x, move |x| {
-            // Observers have looked when the part was first run, and are not to look twice.
-            let ranges = if again.swap(true, Ordering::Relaxed) {
-                Ranges::Fixed
+            // Observers and running statistics have moved when the part was first run, and are not to move twice.
+            let (ranges, statistics) = if again.swap(true, Ordering::Relaxed) {
+                (Ranges::Fixed, Statistics::Repeat)
             } else {
-                ranges
+                (ranges, Statistics::Track)
             };
-            let pass = Self::training(dropout_rate, seed, step, ranges);
+            let pass = Self {
+                statistics,
+                precision,
+                ..Self::training(dropout_rate, seed, step, ranges)
+            };
             pass.site.set(first_site);
             let y = part(x, &pass).map_err(candle_core::Error::wrap)?;
             counter.store(pass.site.get(), Ordering::Relaxed);
@@ -100,6 +133,11 @@ impl Pass {
     /// What layers do with their ranges.
     pub fn ranges(&self) -> Ranges {
         self.ranges
+    }
+
+    /// What batch norms do with their statistics.
+    pub fn statistics(&self) -> Statistics {
+        self.statistics
     }
 
     /// The next dropout site of this pass, `None` where nothing is dropped.

@@ -1,19 +1,25 @@
 //! The training loop: one function, [`fit`], for every step that trains.
 //!
 //! Its result depends on the initial parameters, the data, the settings and the seed alone: batches and dropout come from
-//! streams keyed by epoch and step, and parameters are visited in the order of their names.
+//! streams keyed by epoch and step, and parameters are visited in the order of their names. So it may go on from a
+//! checkpoint after any step.
 
 use crate::artifact::LoadedModel;
 use crate::batch::{EpochOrder, Rows};
+use crate::checkpoint::{History, Keeper, State};
+use crate::context::Context;
+use crate::course::{Course, Moment};
 use crate::distillation::Targets;
 use crate::error::{Error, Result};
 use crate::evaluation::highest;
+use crate::numerics;
 use crate::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
 use crate::pass::Pass;
-use crate::progress::{Progress, Watch};
+use crate::progress::Progress;
 use crate::quantize::observer::Ranges;
 use crate::schedule::Schedule;
 use candle_core::Tensor;
+pub use orchestrate_kernels::ProductPrecision;
 use orchestrate_kernels::{Gradients, cross_entropy, gradients};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -37,8 +43,11 @@ pub struct Training {
     pub weight_decay: f64,
     /// Of the learning rate.
     pub schedule: Schedule,
-    /// Fraction of the steps over which the rate rises.
+    /// Fraction of the steps over which the rate rises, of one epoch's under [`Schedule::WarmupStableDecay`].
     pub warmup: f64,
+    /// Fraction of the steps over which the rate falls under [`Schedule::WarmupStableDecay`]; 0 under the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lr_decay: f64,
     /// Largest global gradient norm; 0 for none.
     pub gradient_clip: f64,
     /// Mass that the hard targets give to the other classes (Szegedy et al. 2016, section 7).
@@ -53,10 +62,21 @@ pub struct Training {
     /// Whether the equal parts of a deep model keep their inputs alone and are run once more in the backward pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gradient_checkpointing: bool,
+    /// Of matrix products, forward and backward; parameters, sums and all else are f32.
+    #[serde(
+        default,
+        skip_serializing_if = "numerics::is_default",
+        with = "numerics::PrecisionName"
+    )]
+    pub precision: ProductPrecision,
 }
 
 fn one() -> usize {
     1
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 // Serde hands over a reference.
@@ -76,12 +96,14 @@ impl Training {
         weight_decay: 0.0,
         schedule: Schedule::Constant,
         warmup: 0.0,
+        lr_decay: 0.0,
         gradient_clip: 0.0,
         label_smoothing: 0.0,
         dropout: 0.0,
         bucket_by_length: false,
         gradient_accumulation: 1,
         gradient_checkpointing: false,
+        precision: ProductPrecision::F32,
     };
 
     fn order(&self, seed: u64) -> EpochOrder {
@@ -100,11 +122,6 @@ impl Training {
             gradient_clip: self.gradient_clip,
         }
     }
-
-    fn total_steps(&self, rows: usize) -> usize {
-        let all = self.epochs * rows.div_ceil(self.batch_size);
-        self.max_steps.map_or(all, |limit| all.min(limit))
-    }
 }
 
 /// What a training did.
@@ -112,6 +129,8 @@ impl Training {
 pub struct Fitted {
     /// Optimizer steps.
     pub steps: usize,
+    /// How many of them a checkpoint had done.
+    pub resumed_after: usize,
     /// Mean loss of the last tenth of the steps.
     pub final_loss: f64,
 }
@@ -120,68 +139,58 @@ pub struct Fitted {
 ///
 /// # Errors
 /// [`Error::NotFinite`] if the loss or the gradient stops being a number, [`Error::NoGradient`] if a parameter is not
-/// reached, [`Error::Unsuited`] if there are no rows.
+/// reached, [`Error::Unsuited`] if there are no rows, [`Error::Stopped`] if it was asked to stop and can go on later.
 pub fn fit(
     trainee: &LoadedModel,
     rows: &Rows,
     targets: Option<&Targets>,
     settings: &Training,
-    seed: u64,
-    watch: Watch,
+    context: &Context,
 ) -> Result<Fitted> {
     if rows.is_empty() {
         return Err(Error::Unsuited("there are no training rows".into()));
     }
     warn_of_idle_checkpointing(trainee, settings);
-    let total = settings.total_steps(rows.len());
-    let mut optimizer = Optimizer::new(
+    warn_of_emulation(settings);
+    let course = Course::new(settings, rows.len(), !trainee.parameters.observers().is_empty());
+    let optimizer = Optimizer::new(
         settings.optimizer_settings(),
         trainee.parameters.variables(),
         &trainee.masks,
     )?;
+    let mut state = State {
+        trainee,
+        optimizer,
+        history: History::default(),
+    };
+    let mut keeper = Keeper::new(context.interruption, &course);
+    let first = keeper.resume(&mut state);
     let batch_loss = BatchLoss {
         trainee,
         rows,
         targets,
         settings,
-        seed,
+        seed: context.seed,
     };
-    let (mut losses, mut accuracies) = (Vec::with_capacity(total), Vec::with_capacity(total));
     let (started, mut rows_seen) = (Instant::now(), 0);
-    let batches = (0..settings.epochs).flat_map(|epoch| rows.epoch(&settings.order(seed), epoch));
-    for (step, indices) in batches.take(total).enumerate() {
-        let learning_rate = settings.learning_rate * settings.schedule.factor(step, total, settings.warmup);
-        let ranges = if 2 * step < total { Ranges::Track } else { Ranges::Fixed };
-        let learnt = batch_loss.learn(&indices, step, ranges)?;
-        let not_finite = |what: &str| Error::NotFinite {
-            what: what.into(),
-            step,
-            learning_rate,
-        };
-        if !learnt.loss.is_finite() {
-            return Err(not_finite("the loss"));
-        }
-        if step == 0 {
-            require_gradients(&optimizer, &learnt.gradients)?;
-        }
-        if !optimizer.step(learnt.gradients, learning_rate)?.is_finite() {
-            return Err(not_finite("the gradient"));
-        }
-        losses.push(learnt.loss);
-        accuracies.push(learnt.accuracy);
+    let batches = (0..settings.epochs).flat_map(|epoch| rows.epoch(&settings.order(context.seed), epoch));
+    for (step, indices) in batches.take(course.total).enumerate().skip(first) {
+        batch_loss.step(&mut state, &indices, step, course.moment(step), step == first)?;
         rows_seen += indices.len();
-        let speed = rows_seen as f64 / started.elapsed().as_secs_f64();
-        watch(&Progress {
+        (context.watch)(&Progress {
             done: step + 1,
-            total,
-            loss: Some(recent_mean(&losses, 20)),
-            accuracy: Some(recent_mean(&accuracies, 20)),
-            rows_per_second: Some(speed),
+            total: course.total,
+            loss: Some(recent_mean(&state.history.losses, 20)),
+            accuracy: Some(recent_mean(&state.history.accuracies, 20)),
+            rows_per_second: Some(rows_seen as f64 / started.elapsed().as_secs_f64()),
         });
+        keeper.after(step, &state)?;
     }
+    let losses = &state.history.losses;
     Ok(Fitted {
         steps: losses.len(),
-        final_loss: recent_mean(&losses, losses.len().div_ceil(10)),
+        resumed_after: first,
+        final_loss: recent_mean(losses, losses.len().div_ceil(10)),
     })
 }
 
@@ -204,6 +213,29 @@ struct BatchLoss<'a> {
 }
 
 impl BatchLoss<'_> {
+    /// One optimizer step on the rows `indices`.
+    fn step(&self, state: &mut State, indices: &[usize], step: usize, moment: Moment, is_first: bool) -> Result<()> {
+        let Moment { learning_rate, ranges } = moment;
+        let not_finite = |what: &str| Error::NotFinite {
+            what: what.into(),
+            step,
+            learning_rate,
+        };
+        let learnt = self.learn(indices, step, ranges)?;
+        if !learnt.loss.is_finite() {
+            return Err(not_finite("the loss"));
+        }
+        if is_first {
+            require_gradients(&state.optimizer, &learnt.gradients)?;
+        }
+        if !state.optimizer.step(learnt.gradients, learning_rate)?.is_finite() {
+            return Err(not_finite("the gradient"));
+        }
+        state.history.losses.push(learnt.loss);
+        state.history.accuracies.push(learnt.accuracy);
+        Ok(())
+    }
+
     /// The mean loss of the rows `indices` and its gradients, computed in as many parts as the settings say.
     fn learn(&self, indices: &[usize], step: usize, ranges: Ranges) -> Result<Learnt> {
         let parts = self.settings.gradient_accumulation.clamp(1, indices.len().max(1));
@@ -211,7 +243,8 @@ impl BatchLoss<'_> {
         for (part, chosen) in indices.chunks(indices.len().div_ceil(parts).max(1)).enumerate() {
             let draw = (step * self.settings.gradient_accumulation + part) as u64;
             let pass = Pass::training(self.settings.dropout as f32, self.seed, draw, ranges)
-                .with_checkpoints(self.settings.gradient_checkpointing);
+                .with_checkpoints(self.settings.gradient_checkpointing)
+                .with_precision(self.settings.precision);
             let logits = self.trainee.model.forward(&self.rows.batch(chosen)?, &pass)?;
             right += self.right(&logits, chosen)?;
             let labels = self.rows.labels(chosen)?;
@@ -266,6 +299,14 @@ fn warn_of_idle_checkpointing(trainee: &LoadedModel, settings: &Training) {
     if settings.gradient_checkpointing && trainee.model.parts() == 0 {
         tracing::warn!(
             "gradient_checkpointing changes nothing: only the encoder layers of a bert model are run once more"
+        );
+    }
+}
+
+fn warn_of_emulation(settings: &Training) {
+    if settings.precision == ProductPrecision::Bf16 && orchestrate_kernels::bf16_is_emulated() {
+        tracing::warn!(
+            "this processor has no avx512_bf16: `precision = \"bf16\"` gives the same bits here, but several times slower than \"f32\""
         );
     }
 }

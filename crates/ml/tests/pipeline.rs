@@ -4,6 +4,7 @@
 
 use candle_core::Device;
 use orchestrate_ml::artifact::{Files, ModelArtifact, files_of_folder};
+use orchestrate_ml::checkpoint::Interruption;
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::models::ModelSpec;
@@ -14,7 +15,7 @@ use orchestrate_ml::prune::{Criterion, Granularity, PruneRound};
 use orchestrate_ml::quantize::ObserverKind;
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::*;
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -28,12 +29,14 @@ const TRAINING: Training = Training {
     weight_decay: 0.01,
     schedule: Schedule::Linear,
     warmup: 0.1,
+    lr_decay: 0.0,
     gradient_clip: 1.0,
     label_smoothing: 0.0,
     dropout: 0.0,
     bucket_by_length: true,
     gradient_accumulation: 1,
     gradient_checkpointing: false,
+    precision: ProductPrecision::F32,
 };
 
 /// Artifacts by name in one temporary folder.
@@ -95,6 +98,7 @@ fn context() -> Context<'static> {
         device: &Device::Cpu,
         seed: 1,
         watch: &|_| {},
+        interruption: Interruption::NONE,
     }
 }
 
@@ -203,6 +207,83 @@ fn lenet5_reads_drawn_digits_and_keeps_it_in_integers() {
         "{exported:?}, the teacher {teacher}"
     );
     assert!(exported["agreement"] > 0.99, "{exported:?}");
+}
+
+/// Batch norms are folded on the way to integers, into what they were to within rounding.
+#[test]
+fn resnet8_reads_drawn_digits_and_keeps_it_pruned_folded_and_in_integers() {
+    let bench = Bench::new(r#"{"source": "builtin:digits", "train_rows": 4000, "test_rows": 1000}"#);
+    let training = Training {
+        epochs: 2,
+        batch_size: 32,
+        learning_rate: 3e-3,
+        ..TRAINING
+    };
+    let settings = TrainSettings {
+        model: ModelSpec::Resnet8 {
+            channels: vec![16, 24, 32],
+        },
+        training,
+    };
+    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
+    assert!(teacher > 0.97, "{teacher}");
+
+    prune(&bench.files("teacher"), &structured(0.0, 0.3), 0, &bench.out("pruned")).unwrap();
+    let settings = FinetuneSettings {
+        training: Training { epochs: 1, ..training },
+        distillation: None,
+    };
+    let (model, data) = (bench.files("pruned"), bench.files("data"));
+    finetune(&model, &data, None, &settings, &context(), &bench.out("finetuned")).unwrap();
+    let finetuned = bench.evaluate("finetuned", None).metrics;
+    assert!(finetuned["accuracy"] > teacher - 0.02, "{finetuned:?}");
+
+    let floats = ExportSettings {
+        precision: Precision::F32,
+    };
+    export(&bench.files("finetuned"), floats, &bench.out("folded")).unwrap();
+    let folded = bench.evaluate("folded", Some("finetuned")).metrics;
+    let path = &bench.files("finetuned.evaluate")["logits.safetensors"];
+    let logits = candle_core::safetensors::load(path, &Device::Cpu)
+        .unwrap()
+        .remove("logits")
+        .unwrap();
+    let largest = f64::from(logits.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap());
+    assert!(
+        folded["largest_logit_difference"] < 1e-5 * largest,
+        "{folded:?}, {largest}"
+    );
+
+    // An export is read back with its masks, which must hold over the folded weights.
+    let round = PruneRound {
+        granularity: Granularity::Unstructured,
+        round_to: 1,
+        ..structured(0.0, 0.5)
+    };
+    prune(&bench.files("finetuned"), &round, 0, &bench.out("masked")).unwrap();
+    let figures = export(&bench.files("masked"), floats, &bench.out("masked-folded"));
+    assert!(
+        bench.files("masked-folded").contains_key("masks.safetensors"),
+        "{figures:?}"
+    );
+
+    bench.quantize("finetuned", Training { epochs: 0, ..TRAINING });
+    bench.evaluate("quantized", None);
+    let exported = bench.evaluate("exported", Some("quantized")).metrics;
+    assert!(
+        exported["accuracy"] > teacher - 0.03,
+        "{exported:?}, the teacher {teacher}"
+    );
+    assert!(exported["agreement"] > 0.99, "{exported:?}");
+    for name in ["folded", "quantized", "exported"] {
+        let loaded = ModelArtifact::open(&bench.files(name))
+            .unwrap()
+            .load(&Device::Cpu, Use::Infer)
+            .unwrap();
+        assert!(loaded.parameters.norms().is_empty());
+        assert!(loaded.parameters.floats().keys().all(|tensor| !tensor.contains("bn")));
+    }
 }
 
 /// Han et al. 2015: masks hold through finetuning, the file is no smaller, and quantization keeps them.
@@ -372,6 +453,23 @@ fn gradient_checkpointing_gives_the_same_bits() {
         std::fs::read(&bench.files(name)["model.safetensors"]).unwrap()
     };
     assert!(quantized("quantized-plain", false) == quantized("quantized-checkpointed", true));
+}
+
+/// A layer that is run again has its products in the precision of the first time, and that precision is not f32's.
+#[test]
+fn gradient_checkpointing_keeps_the_precision() {
+    let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 96, "test_rows": 16}"#);
+    let of = |name: &str, precision, gradient_checkpointing| {
+        let training = Training {
+            precision,
+            gradient_checkpointing,
+            ..TRAINING
+        };
+        trained_weights(&bench, name, training)
+    };
+    let bf16 = of("bf16", ProductPrecision::Bf16, false);
+    assert!(bf16 == of("checkpointed", ProductPrecision::Bf16, true));
+    assert!(bf16 != of("f32", ProductPrecision::F32, false));
 }
 
 /// A batch in three parts gives the gradients of the whole, to the rounding of its sums.

@@ -12,9 +12,10 @@ use crate::node::Table;
 use crate::recipe::{Data, Gate, Recipe, Step};
 use crate::section::{Named, Section};
 use crate::source::{Place, Sources};
-use crate::steps::Draft;
+use crate::steps::{Draft, training};
 use crate::variables::Variables;
 use crate::{data, graph, model, references};
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::models::ModelSpec;
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ pub(crate) fn check(
         data::read(section, &surroundings.folders)
     });
     let models = read_all(sections.models, "model", "a model", problems, model::read);
+    check_precision(header.as_ref(), &sections.steps, problems);
     let steps = read_all(sections.steps, "step", "a step", problems, Draft::read);
     let gates: Vec<gate::Draft> = sections
         .gates
@@ -121,6 +123,27 @@ fn header_of(sections: &Sections, problems: &mut Problems) -> Option<Header> {
         place,
         problems,
     ))
+}
+
+/// Products in bf16 are the CPU's alone.
+fn check_precision(header: Option<&Header>, steps: &[NamedTable], problems: &mut Problems) {
+    let Some(device) = header.map(|header| header.device.resolve()) else {
+        return;
+    };
+    if matches!(device, DeviceChoice::Cpu | DeviceChoice::Auto) {
+        return;
+    }
+    for (table, _) in steps.iter().filter_map(|(_, table)| table.as_ref()) {
+        let node = table.get("precision");
+        if let Some(node) = node.filter(|node| node.value.text().is_some_and(|text| text.value == training::BF16)) {
+            problems.push(Problem::error(
+                format!("`precision = \"bf16\"` does not run on {}", device.name()),
+                node.place,
+                "for the CPU only",
+                "leave it out, or choose `device = \"cpu\"`",
+            ));
+        }
+    }
 }
 
 fn read_all<T>(

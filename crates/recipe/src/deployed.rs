@@ -2,6 +2,7 @@
 
 use crate::recipe::Data;
 use orchestrate_ml::artifact::files_of_folder;
+use orchestrate_ml::checkpoint::Interruption;
 use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::steps::{Context, EvaluateSettings, Figures, evaluate, prepare_data};
 use std::path::Path;
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 pub use orchestrate_ml::Error as ModelError;
 pub use orchestrate_ml::device::{on_pool, prepare_process};
+pub use orchestrate_ml::difference::describe_difference;
 pub use orchestrate_ml::evaluation::Latency;
 pub use orchestrate_ml::predict::{Device, Prediction, Predictor};
 
@@ -38,6 +40,7 @@ pub fn evaluate_folder(
         device: &device,
         seed: 0,
         watch: &|_| {},
+        interruption: Interruption::NONE,
     };
     let settings = EvaluateSettings {
         batch_size: crate::lower::EVALUATION_BATCH,

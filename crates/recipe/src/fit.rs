@@ -56,19 +56,21 @@ impl Flow<'_> {
                 )
             }
             (ModelSpec::Bert { .. }, Reads::Text { .. }) => return,
-            (ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. }, Reads::Images) => return,
+            (ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. } | ModelSpec::Resnet8 { .. }, Reads::Images) => return,
             (ModelSpec::Bert { .. }, Reads::Images) => Problem::error(
                 format!("{name} reads text, but {data} has images"),
                 model.place,
                 "a bert model",
-                "use a model of architecture \"lenet5\" or \"mlp\", or data of text",
+                "use a model of architecture \"lenet5\", \"resnet8\" or \"mlp\", or data of text",
             ),
-            (ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. }, Reads::Text { .. }) => Problem::error(
-                format!("{name} reads images, but {data} has text"),
-                model.place,
-                "a model of images",
-                "use a model of architecture \"bert\", or data of images",
-            ),
+            (ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. } | ModelSpec::Resnet8 { .. }, Reads::Text { .. }) => {
+                Problem::error(
+                    format!("{name} reads images, but {data} has text"),
+                    model.place,
+                    "a model of images",
+                    "use a model of architecture \"bert\", or data of images",
+                )
+            }
         };
         self.problems.push(problem.and(data_place, "its data come from here"));
     }
@@ -160,6 +162,6 @@ fn widths(spec: &ModelSpec) -> Option<[(&'static str, usize); 5]> {
             ("intermediate", intermediate.unwrap_or(4 * hidden)),
             ("max_positions", *max_positions),
         ]),
-        ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. } => None,
+        ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. } | ModelSpec::Resnet8 { .. } => None,
     }
 }

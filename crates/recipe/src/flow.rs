@@ -150,7 +150,7 @@ impl Flow<'_> {
                 "prune structured first, unstructured after it",
             ));
         }
-        if let (Some(place), Some(ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. })) =
+        if let (Some(place), Some(ModelSpec::Mlp { .. } | ModelSpec::Lenet5 { .. } | ModelSpec::Resnet8 { .. })) =
             (prune.heads_place, self.spec(&input.model))
         {
             self.problems.push(Problem::error(

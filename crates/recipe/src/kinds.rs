@@ -5,8 +5,11 @@
 //!
 //! - 1 of every kind: first.
 
-use orchestrate_engine::{FailureClass, InputFiles, Kind, Outcome, Progress, Step, StepError, Steps, Work};
+use orchestrate_engine::{
+    CheckpointPlace, FailureClass, InputFiles, Kind, Outcome, Progress, Step, StepError, Steps, Work,
+};
 use orchestrate_ml::artifact::Files;
+use orchestrate_ml::checkpoint::{Checkpoints, Interruption};
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::progress;
@@ -117,6 +120,10 @@ impl Step for ActionKind {
             device: &device,
             seed: work.seed,
             watch: &watch,
+            interruption: Interruption {
+                checkpoints: work.checkpoints.map(checkpoints),
+                is_stopped: work.is_stopped,
+            },
         };
         let figures = match self {
             Self::Data => {
@@ -161,6 +168,21 @@ impl Step for ActionKind {
     }
 }
 
+fn checkpoints(place: &CheckpointPlace) -> Checkpoints<'_> {
+    let CheckpointPlace {
+        folder,
+        scratch,
+        owner,
+        every,
+    } = place;
+    Checkpoints {
+        folder,
+        scratch,
+        owner,
+        every: *every,
+    }
+}
+
 fn outcome(figures: MlResult<Figures>) -> Result<Outcome, StepError> {
     let Figures { metrics, measurements } = figures.map_err(failure)?;
     Ok(Outcome { metrics, measurements })
@@ -169,6 +191,7 @@ fn outcome(figures: MlResult<Figures>) -> Result<Outcome, StepError> {
 fn failure(error: Error) -> StepError {
     let class = match &error {
         Error::Io { .. } | Error::Device { .. } => FailureClass::Environment,
+        Error::Stopped { .. } => FailureClass::Interrupted,
         Error::Data(_) | Error::MissingFile { .. } | Error::Corrupt { .. } => FailureClass::Input,
         Error::Tensor(_)
         | Error::MissingTensor { .. }

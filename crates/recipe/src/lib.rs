@@ -4,6 +4,7 @@
 //! of it at once as [`RecipeErrors`]. Nothing here trains or runs anything.
 
 mod check;
+mod continuation;
 mod data;
 mod deployed;
 mod diagnostic;
@@ -14,6 +15,7 @@ mod graph;
 mod header;
 mod kinds;
 mod load;
+pub mod lock;
 mod lower;
 mod model;
 mod named;
@@ -31,8 +33,10 @@ mod steps;
 mod suggest;
 mod variables;
 
+pub use continuation::continuation;
 pub use deployed::{
-    Device, Latency, ModelError, Prediction, Predictor, evaluate_folder, on_pool, open_device, prepare_process,
+    Device, Latency, ModelError, Prediction, Predictor, describe_difference, evaluate_folder, on_pool, open_device,
+    prepare_process,
 };
 pub use diagnostic::{Finding, RecipeErrors};
 pub use kinds::{ActionKind, Kinds};

@@ -13,6 +13,7 @@ use crate::recipe::Recipe;
 use crate::source::{Place, Sources};
 use crate::suggest::{did_you_mean, listed, quoted};
 use crate::{overlay, parse};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// More profiles than this are refused: each costs a check.
@@ -40,6 +41,8 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// The text of the file, for provenance.
     pub text: String,
+    /// Where each step of the file is written, to show: `recipes/bert-small.toml:42`.
+    pub step_places: BTreeMap<String, String>,
 }
 
 impl Recipe {
@@ -61,14 +64,19 @@ impl Recipe {
         };
         let mut sources = Sources::of_file(&name, &text);
         let mut problems = Problems::default();
-        let recipe = variants(&text, overrides, &mut sources, &mut problems)
-            .and_then(|variants| check_all(&variants, surroundings, &sources, &mut problems));
+        let variants = variants(&text, overrides, &mut sources, &mut problems);
+        let step_places = variants
+            .iter()
+            .flat_map(|variants| step_places(&variants.file, &sources));
+        let step_places = step_places.collect();
+        let recipe = variants.and_then(|variants| check_all(&variants, surroundings, &sources, &mut problems));
         let findings = |problems: Problems| problems.into_findings(&sources);
         match recipe {
             Some(recipe) if !problems.has_errors() => Ok(Loaded {
                 recipe,
                 warnings: findings(problems),
                 text,
+                step_places,
             }),
             // Warnings of a faulty recipe may be consequences of its faults.
             Some(_) | None => Err(RecipeErrors::new(&name, findings(problems.without_warnings()))),
@@ -149,6 +157,14 @@ fn variants(text: &str, overrides: &Overrides, sources: &mut Sources, problems: 
         chosen: overrides.profile.clone(),
         command_line,
     })
+}
+
+/// The steps of the file by name, and where they are written.
+fn step_places(file: &Table, sources: &Sources) -> BTreeMap<String, String> {
+    let steps = file.table("step").into_iter().flat_map(|table| &table.entries);
+    steps
+        .map(|(name, entry)| (name.clone(), sources.written_at(entry.key)))
+        .collect()
 }
 
 /// The profiles that are tables, in the order of the text.

@@ -15,7 +15,7 @@ use orchestrate_engine::{Action, ActionGraph, ActionId, Demand, GraphError, Inpu
 use orchestrate_ml::data::{DataSpec, digits, reviews};
 use orchestrate_ml::prune::{Criterion, PruneRound};
 use orchestrate_ml::steps::{EvaluateSettings, Initialization, Precision};
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -57,7 +57,6 @@ impl Lowered {
     pub fn new(recipe: &Recipe) -> Result<Self, GraphError> {
         let mut lowering = Lowering {
             recipe,
-            numerics: recipe.device.numerics(),
             graph: ActionGraph::new(),
             data: HashMap::new(),
             training_rows: HashMap::new(),
@@ -94,6 +93,22 @@ impl Lowered {
     }
 }
 
+/// The parameters of a training without those by which one of another length, or of another course from some step on,
+/// differs: they are told in each checkpoint. Nothing for an action that does not train.
+fn trajectory(parameters: &Value) -> Option<Value> {
+    let mut parameters = parameters.clone();
+    let place = if parameters.get("finetune").is_some() {
+        "/finetune/training"
+    } else {
+        "/training"
+    };
+    let training = parameters.pointer_mut(place)?.as_object_mut()?;
+    for key in ["epochs", "max_steps", "learning_rate", "schedule", "warmup", "lr_decay"] {
+        training.remove(key);
+    }
+    Some(parameters)
+}
+
 /// Which steps are held against which others.
 fn comparisons(recipe: &Recipe) -> Vec<(String, String)> {
     let gates = recipe
@@ -119,7 +134,6 @@ struct Reading<'a> {
 
 struct Lowering<'a> {
     recipe: &'a Recipe,
-    numerics: String,
     graph: ActionGraph,
     /// By data set, and the step whose model's way of reading it is prepared for, if that is not its own.
     data: HashMap<(&'a str, Option<&'a str>), ActionId>,
@@ -138,6 +152,7 @@ struct Draft {
     step: String,
     kind: ActionKind,
     parameters: Value,
+    precision: ProductPrecision,
     seed: u64,
     inputs: BTreeMap<String, Input>,
     demand: Demand,
@@ -192,8 +207,9 @@ impl<'a> Lowering<'a> {
         let numerics = if draft.kind.is_exact() {
             "exact".to_owned()
         } else {
-            self.numerics.clone()
+            self.recipe.device.numerics(draft.precision)
         };
+        let trajectory = trajectory(&draft.parameters);
         self.graph.add(Action {
             name: draft.name,
             step: draft.step,
@@ -203,6 +219,7 @@ impl<'a> Lowering<'a> {
             numerics,
             inputs: draft.inputs,
             demand: draft.demand,
+            trajectory,
         })
     }
 
@@ -224,6 +241,7 @@ impl<'a> Lowering<'a> {
             step: format!("data:{name}"),
             kind: ActionKind::Data,
             parameters: json!({ "spec": resolved(spec), "generator": generator_version(spec) }),
+            precision: ProductPrecision::F32,
             seed: 0,
             inputs: files.chain(model).collect(),
             demand: Demand::Light,
@@ -243,6 +261,7 @@ impl<'a> Lowering<'a> {
             step: format!("data:{name}"),
             kind: ActionKind::TrainingRows,
             parameters: json!({}),
+            precision: ProductPrecision::F32,
             seed: 0,
             inputs: inputs([("data", data)]),
             demand: Demand::Light,
@@ -266,6 +285,7 @@ impl<'a> Lowering<'a> {
             step: teacher.to_owned(),
             kind: ActionKind::Logits,
             parameters: json!({}),
+            precision: ProductPrecision::F32,
             seed: 0,
             inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
             demand: Demand::Slot,
@@ -276,14 +296,8 @@ impl<'a> Lowering<'a> {
 
     fn train(&mut self, name: &'a str, step: &'a Train) -> Result<ActionId, GraphError> {
         let inputs = inputs([("data", self.training_rows(&step.data, name)?)]);
-        self.trained(
-            name.to_owned(),
-            name,
-            ActionKind::Train,
-            resolved(&step.settings),
-            inputs,
-            0,
-        )
+        let training = &step.settings.training;
+        self.trained([name, name], ActionKind::Train, &step.settings, training, inputs, 0)
     }
 
     fn distill(&mut self, name: &'a str, step: &'a Distill) -> Result<ActionId, GraphError> {
@@ -295,14 +309,8 @@ impl<'a> Lowering<'a> {
         if step.settings.initialize == Initialization::Teacher {
             inputs.insert("teacher".into(), Input::Action(self.model_of(&step.teacher)));
         }
-        self.trained(
-            name.to_owned(),
-            name,
-            ActionKind::Distill,
-            resolved(&step.settings),
-            inputs,
-            0,
-        )
+        let training = &step.settings.training;
+        self.trained([name, name], ActionKind::Distill, &step.settings, training, inputs, 0)
     }
 
     fn prune(&mut self, name: &'a str, step: &'a Prune) -> Result<ActionId, GraphError> {
@@ -319,14 +327,23 @@ impl<'a> Lowering<'a> {
                 step: name.to_owned(),
                 kind: ActionKind::Prune,
                 parameters: resolved(round),
+                precision: ProductPrecision::F32,
                 seed,
                 inputs: inputs([("model", model)]),
                 demand: Demand::Light,
             })?;
             if step.finetune.training.epochs > 0 {
                 let inputs = self.lesson(name, model, &step.data, step.teacher.as_deref())?;
-                let (action, settings) = (format!("{name}.finetune-{number}"), resolved(&step.finetune));
-                model = self.trained(action, name, ActionKind::Finetune, settings, inputs, number)?;
+                let (action, settings) = (format!("{name}.finetune-{number}"), &step.finetune);
+                let names = [action.as_str(), name];
+                model = self.trained(
+                    names,
+                    ActionKind::Finetune,
+                    settings,
+                    &settings.training,
+                    inputs,
+                    number,
+                )?;
             }
         }
         Ok(model)
@@ -335,18 +352,19 @@ impl<'a> Lowering<'a> {
     fn quantize(&mut self, name: &'a str, step: &'a Quantize) -> Result<ActionId, GraphError> {
         let model = self.model_of(&step.input);
         let inputs = self.lesson(name, model, &step.data, step.teacher.as_deref())?;
-        let action = name.to_owned();
-        if step.settings.finetune.training.epochs > 0 {
-            return self.trained(action, name, ActionKind::Quantize, resolved(&step.settings), inputs, 0);
+        let training = &step.settings.finetune.training;
+        if training.epochs > 0 {
+            return self.trained([name, name], ActionKind::Quantize, &step.settings, training, inputs, 0);
         }
         // Calibration alone draws nothing and trains nothing: no setting of a training may make it stale.
         let mut settings = step.settings;
         settings.finetune.training = Training::NONE;
         self.add(Draft {
-            name: action,
+            name: name.to_owned(),
             step: name.to_owned(),
             kind: ActionKind::Quantize,
             parameters: resolved(&settings),
+            precision: ProductPrecision::F32,
             seed: 0,
             inputs,
             demand: Demand::Slot,
@@ -369,21 +387,22 @@ impl<'a> Lowering<'a> {
         Ok(inputs)
     }
 
-    /// An action that trains. `round` sets the random streams of a pruning's rounds apart.
+    /// An action that trains, by its own name and its step's. `round` sets the random streams of a pruning's rounds apart.
     fn trained(
         &mut self,
-        name: String,
-        step: &str,
+        [name, step]: [&str; 2],
         kind: ActionKind,
-        parameters: Value,
+        settings: &impl Serialize,
+        training: &Training,
         inputs: BTreeMap<String, Input>,
         round: u64,
     ) -> Result<ActionId, GraphError> {
         self.add(Draft {
-            name,
+            name: name.to_owned(),
             step: step.to_owned(),
             kind,
-            parameters,
+            parameters: resolved(settings),
+            precision: training.precision,
             seed: self.seed_of_round(round),
             inputs,
             demand: Demand::Slot,
@@ -402,6 +421,7 @@ impl<'a> Lowering<'a> {
             step: name.to_owned(),
             kind: ActionKind::Export,
             parameters: resolved(&step.settings),
+            precision: ProductPrecision::F32,
             seed: 0,
             inputs,
             demand: Demand::Light,
@@ -429,6 +449,7 @@ impl<'a> Lowering<'a> {
             step: step.to_owned(),
             kind: ActionKind::Evaluate,
             parameters: resolved(&settings),
+            precision: ProductPrecision::F32,
             seed: 0,
             inputs,
             demand: if latency_seconds > 0.0 {

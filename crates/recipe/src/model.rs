@@ -14,13 +14,19 @@ enum Family {
     Bert,
     Mlp,
     Lenet5,
+    Resnet8,
 }
 
 /// Reads a model.
 pub(crate) fn read(mut section: Section) -> Option<ModelSpec> {
     let family = section.choice(
         "architecture",
-        &[("bert", Family::Bert), ("mlp", Family::Mlp), ("lenet5", Family::Lenet5)],
+        &[
+            ("bert", Family::Bert),
+            ("mlp", Family::Mlp),
+            ("lenet5", Family::Lenet5),
+            ("resnet8", Family::Resnet8),
+        ],
     );
     section.require("architecture", "\"bert\"");
     let Some(family) = family else {
@@ -30,6 +36,7 @@ pub(crate) fn read(mut section: Section) -> Option<ModelSpec> {
         Family::Bert => bert(&mut section),
         Family::Mlp => mlp(&mut section),
         Family::Lenet5 => lenet5(&mut section),
+        Family::Resnet8 => resnet8(&mut section),
     };
     section.done(|| spec)
 }
@@ -91,5 +98,13 @@ fn lenet5(section: &mut Section) -> Option<ModelSpec> {
     Some(ModelSpec::Lenet5 {
         channels: channels.unwrap_or_else(|| vec![20, 50]),
         hidden: hidden.unwrap_or(500),
+    })
+}
+
+fn resnet8(section: &mut Section) -> Option<ModelSpec> {
+    section.turns_out_to_be("a resnet8 model");
+    let channels = section.wholes("channels", "a list of three whole numbers", (3, 3), (1, MOST_WIDTH));
+    Some(ModelSpec::Resnet8 {
+        channels: channels.unwrap_or_else(|| vec![16, 32, 64]),
     })
 }

@@ -1,13 +1,15 @@
 //! Reading artifacts back: nothing is handed out whose bytes were not compared with their name.
 
-use super::{Integrity, Store, StoreError};
+use super::{Integrity, Store, StoreError, disk};
 use crate::artifact::Tree;
 use crate::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+
+/// Few trees, results and key documents are larger.
+const USUAL_SIZE: usize = 2048;
 
 impl Store {
     /// The tree of that digest. One that is damaged is put aside and counts as missing.
@@ -115,21 +117,22 @@ impl Store {
             .find(|aside| !aside.exists())
             .expect("a folder does not hold 2^64 files");
         tracing::warn!(file = %path.display(), aside = %aside.display(), "a damaged file was put aside");
-        match fs::rename(path, &aside) {
+        match disk::rename(path, &aside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             done => done.map_err(StoreError::io("put aside", path))?,
         }
-        if let Err(error) = File::open(&aside).and_then(|file| file.set_modified(SystemTime::now())) {
+        if let Err(error) = disk::touch(&aside) {
             tracing::warn!(file = %aside.display(), %error, "the time of a file put aside could not be set");
         }
         Ok(())
     }
 }
 
-/// The bytes of a file, or nothing if there is none.
+/// The bytes of a file, or nothing if there is none. Most are small: their size is not asked for first.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    match File::open(path).and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StoreError::io("read", path)(error)),
     }

@@ -48,8 +48,8 @@ pub enum StoreError {
     },
     /// The store's folder cannot be written.
     #[error(
-        "the cache {path} cannot be read and written: {source}; make it so or choose another folder with `--cache DIR`",
-        path = path.display()
+        "the cache {path} cannot be read and written: {source}; {remedy} or choose another folder with `--cache DIR`",
+        path = path.display(), remedy = remedy(source)
     )]
     NotWritable {
         /// The folder, or what in it could not be written.
@@ -153,6 +153,14 @@ fn advice(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::Unsupported => "; this file system lacks it: keep the cache elsewhere with `--cache DIR`",
         _ => "",
+    }
+}
+
+/// What to do about a cache that cannot be written.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space there",
+        _ => "make it so",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Garbage collection: what no recent run named goes.
+//! Garbage collection: what no recent run named goes, and what was remembered of inputs long ago.
 //!
 //! Roots are the results that the last runs of each recipe named, with their trees and blobs. Invariants:
 //! - Roots are never removed, and what they refer to neither.
@@ -7,14 +7,19 @@
 //! - Results go before trees and trees before blobs, each made to last before the next: a crash in between leaves
 //!   garbage, never a result that was whole before and lacks bytes now.
 
+use super::aside::Asides;
 use super::holdings::{Held, Holdings, remove_file};
-use super::{Store, StoreError, Survey, Tally};
+use super::inventory::Named;
+use super::survey::tally;
+use super::{Store, StoreError, Survey};
 use crate::record::recorded_keys;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-/// How long damaged files are kept for whoever wants to look at them.
-const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long damaged files are kept for whoever wants to look at them, and checkpoints for whoever goes on from them.
+const ASIDE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long the digest of an input is remembered: what is read less often than this is read again.
+const STAT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// What is to be collected. Without a size or an age, all that is no root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,19 +68,48 @@ impl Store {
         self.occupancy.alone(&self.root, || self.collect(options))
     }
 
+    /// Removes the oldest results until the store holds at most `max_bytes`, roots aside: what a build does at its end.
+    /// Nothing is done, and nothing waited for, if that is so already or someone else has the folder open.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn keep_below(&mut self, max_bytes: u64) -> Result<Option<GcReport>, StoreError> {
+        if self.survey()?.total().bytes <= max_bytes {
+            return Ok(None);
+        }
+        let options = GcOptions {
+            max_bytes: Some(max_bytes),
+            ..GcOptions::default()
+        };
+        match self.gc(&options) {
+            Ok(report) => Ok(Some(report)),
+            Err(StoreError::InUse { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn collect(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
         let recorded = recorded_keys(self, options.keep_last)?;
         let now = SystemTime::now();
         let before = self.survey()?;
-        let (old, aside) = self.quarantined(now)?;
+        let damaged = Asides::split(self.unnamed("quarantine")?, now, ASIDE)?;
+        let age = options.max_age.map_or(ASIDE, |max| max.min(ASIDE));
+        let mut checkpoints = Asides::split(self.checkpoints()?, now, age)?;
+        let forgotten = self.forgotten(now)?;
         let mut holdings = Holdings::read(self, &recorded.all)?;
+        let others = before.records.bytes + damaged.kept_bytes() + before.stat.bytes - tally(&forgotten).bytes;
+        if let Some(max) = options.max_bytes {
+            // What a training would do again goes before what was done.
+            checkpoints.shrink(max.saturating_sub(holdings.bytes + others));
+        }
+        let others = others + checkpoints.kept_bytes();
         let is_root = |result: &Held| recorded.recent.contains(&result.key);
         let roots = holdings.results.iter().filter(|result| is_root(result)).count();
         for at in oldest_first(&holdings.results, is_root) {
             let age = now
                 .duration_since(holdings.results[at].file.modified)
                 .unwrap_or_default();
-            let bytes = holdings.bytes + before.records.bytes + aside.bytes;
+            let bytes = holdings.bytes + others;
             let is_garbage = match (options.max_age, options.max_bytes) {
                 (None, None) => true,
                 (max_age, max_bytes) => {
@@ -88,12 +122,17 @@ impl Store {
         }
         let garbage = holdings.garbage();
         let removed = Survey {
-            quarantine: Tally::of(old.iter().map(|(_, bytes)| *bytes)),
+            checkpoints: checkpoints.garbage(),
+            quarantine: damaged.garbage(),
+            stat: tally(&forgotten),
             ..garbage.survey()
         };
         if !options.dry_run {
             garbage.remove()?;
-            old.iter().try_for_each(|(path, _)| remove_file(path))?;
+            self.remove_leases()?;
+            damaged.remove()?;
+            checkpoints.remove()?;
+            forgotten.iter().try_for_each(|entry| remove_file(&entry.path))?;
         }
         let left = before.without(&removed);
         let bytes_over = options
@@ -107,18 +146,17 @@ impl Store {
         })
     }
 
-    /// What is in quarantine: the files that have been there for long enough, and how much the others are.
-    fn quarantined(&self, now: SystemTime) -> Result<(Vec<(PathBuf, u64)>, Tally), StoreError> {
-        let (mut old, mut young) = (Vec::new(), Tally::default());
-        for (path, metadata) in self.unnamed("quarantine")? {
-            let since = metadata.modified().map_err(StoreError::io("read", &path))?;
-            if now.duration_since(since).unwrap_or_default() > QUARANTINE {
-                old.push((path, metadata.len()));
-            } else {
-                young.add(metadata.len());
-            }
-        }
-        Ok((old, young))
+    /// The entries of the stat cache that were made too long ago.
+    fn forgotten(&self, now: SystemTime) -> Result<Vec<Named>, StoreError> {
+        let mut entries = self.named("stat")?;
+        entries.retain(|entry| now.duration_since(entry.modified).unwrap_or_default() > STAT);
+        Ok(entries)
+    }
+
+    /// Removes the files of leases whose holders died: no one else is here to hold one.
+    fn remove_leases(&self) -> Result<(), StoreError> {
+        let leases = self.unnamed("leases")?;
+        leases.iter().try_for_each(|(path, _)| remove_file(path))
     }
 }
 

@@ -7,12 +7,11 @@ use super::durable::sync_folder;
 use super::inventory::Named;
 use super::result::parse_result;
 use super::survey::tally;
-use super::{Store, StoreError, Survey};
+use super::{Store, StoreError, Survey, disk};
 use crate::artifact::Tree;
 use crate::digest::Digest;
 use crate::key::ActionKey;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -225,7 +224,7 @@ impl Garbage {
 
 /// Removes a file, if it is there.
 pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
+    match disk::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(StoreError::io("remove", path)),
     }

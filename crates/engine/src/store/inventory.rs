@@ -44,6 +44,22 @@ impl Store {
         Ok(files)
     }
 
+    /// The files below `checkpoints/`, two folders down.
+    pub(super) fn checkpoints(&self) -> Result<Vec<(PathBuf, Metadata)>, StoreError> {
+        let mut files = entries(&self.root.join("checkpoints"))?;
+        for _ in 0..2 {
+            let mut below = Vec::new();
+            for (folder, metadata) in files {
+                if metadata.is_dir() {
+                    below.extend(entries(&folder)?);
+                }
+            }
+            files = below;
+        }
+        files.retain(|(_, metadata)| metadata.is_file());
+        Ok(files)
+    }
+
     /// The files right in the folder of `section`, for those sections whose files have other names.
     pub(super) fn unnamed(&self, section: &str) -> Result<Vec<(PathBuf, Metadata)>, StoreError> {
         let mut files = entries(&self.root.join(section))?;

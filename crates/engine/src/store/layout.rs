@@ -1,10 +1,13 @@
 //! The folders and marks of a store, and the version of their arrangement.
 //!
-//! Invariant: the format file is written last, so that a store that has one is complete, and nothing is written into a
-//! folder that holds anything but a store.
+//! Invariants: the format file is written last, so that a store that has one is complete; nothing is written into a
+//! folder that holds anything but a store. Marks that were lost or damaged are written again: of the format file that
+//! can be told because it carries its own digest.
 
+use super::check::read_if_there;
 use super::occupancy::LOCK_FILE;
-use super::{Store, StoreError};
+use super::{Store, StoreError, disk};
+use crate::digest::Digest;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,43 +16,60 @@ use std::path::Path;
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 10] = [
     "blobs",
     "trees",
     "keys",
     "results",
     "runs",
+    "stat",
     "leases",
+    "checkpoints",
     "tmp",
     "quarantine",
 ];
 
 /// Tells backup programs to leave the folder out; the signature is the specification's (bford.info/cachedir).
 const TAG_FILE: &str = "CACHEDIR.TAG";
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-                   # This folder is a cache of orchestrate: all of it can be made again.\n";
+const SIGNATURE: &str = "Signature: 8a477f597d28d172789f06886806bc55";
 const IGNORE_FILE: &str = ".gitignore";
 
 /// Whether `root` is a store that we can read, or may become one.
 pub(super) fn check(root: &Path) -> Result<(), StoreError> {
     let path = root.join(FORMAT_FILE);
-    match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(FORMAT) => Ok(()),
-            Ok(found) if found > FORMAT => Err(StoreError::NewerFormat {
-                path: root.to_owned(),
-                found,
-                known: FORMAT,
-            }),
-            Ok(_) | Err(_) => Err(StoreError::BadFormat { path }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => check_unused(root),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(StoreError::BadFormat { path }),
-        Err(source) => Err(StoreError::NotWritable {
+    let not_writable = |source| StoreError::NotWritable {
+        path: root.to_owned(),
+        source,
+    };
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return check_unused(root),
+        Err(source) => return Err(not_writable(source)),
+    };
+    match parse_format(&text) {
+        Some(FORMAT) => Ok(()),
+        Some(found) if found > FORMAT => Err(StoreError::NewerFormat {
             path: root.to_owned(),
-            source,
+            found,
+            known: FORMAT,
         }),
+        // Damaged, but no other folder has all of these.
+        Some(_) | None if SECTIONS.iter().all(|section| root.join(section).is_dir()) => Ok(()),
+        Some(_) | None => Err(StoreError::BadFormat { path }),
     }
+}
+
+/// The format that a format file tells: a line with its number, and one with the digest of the first. The second was
+/// not always written: the number that it went without is believed alone.
+fn parse_format(text: &[u8]) -> Option<u32> {
+    let mut lines = std::str::from_utf8(text).ok()?.lines();
+    let line = lines.next()?;
+    let format: u32 = line.parse().ok()?;
+    let is_whole = match lines.next() {
+        Some(digest) => digest.parse() == Ok(Digest::of_bytes(line.as_bytes())),
+        None => format == FORMAT,
+    };
+    is_whole.then_some(format)
 }
 
 fn check_unused(root: &Path) -> Result<(), StoreError> {
@@ -79,26 +99,29 @@ fn check_unused(root: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes what is missing, the format file aside.
+/// Makes the folders that are missing.
 pub(super) fn create(root: &Path) -> io::Result<()> {
-    for section in SECTIONS {
-        fs::create_dir_all(root.join(section))?;
-    }
-    for (name, content) in [(TAG_FILE, TAG), (IGNORE_FILE, "*\n")] {
-        let path = root.join(name);
-        if !path.exists() {
-            fs::write(path, content)?;
-        }
-    }
-    Ok(())
+    SECTIONS
+        .iter()
+        .try_for_each(|section| disk::make_folders(&root.join(section)))
 }
 
-/// Writes the format file if there is none.
+/// Writes the marks that are missing or damaged, the format file last.
 pub(super) fn seal(store: &Store) -> Result<(), StoreError> {
-    let path = store.root.join(FORMAT_FILE);
-    if path.exists() {
-        Ok(())
-    } else {
-        store.write_file(&path, format!("{FORMAT}\n").as_bytes())
+    let tag = store.root.join(TAG_FILE);
+    if !read_if_there(&tag)?.is_some_and(|text| text.starts_with(SIGNATURE.as_bytes())) {
+        let text = format!("{SIGNATURE}\n# This folder is a cache of orchestrate: all of it can be made again.\n");
+        store.write_file(&tag, text.as_bytes())?;
     }
+    let ignore = store.root.join(IGNORE_FILE);
+    if !ignore.exists() {
+        store.write_file(&ignore, b"*\n")?;
+    }
+    let path = store.root.join(FORMAT_FILE);
+    if read_if_there(&path)?.and_then(|text| parse_format(&text)) != Some(FORMAT) {
+        let line = FORMAT.to_string();
+        let text = format!("{line}\n{}\n", Digest::of_bytes(line.as_bytes()));
+        store.write_file(&path, text.as_bytes())?;
+    }
+    Ok(())
 }

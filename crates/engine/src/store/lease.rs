@@ -1,13 +1,16 @@
 //! Leases: who makes what. Two builds on one store run each action once, for they take its lease first.
 //!
 //! Invariants: a lease is an exclusive `flock`, freed by the kernel however its holder ends; its file is removed while
-//! the lock is held, and a lock on a file that has been removed meanwhile is no lease.
+//! the lock is held, and a lock on a file that has been removed meanwhile is no lease. The file's text, the process
+//! that holds it and since when, is for people: nothing relies on it.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, disk};
 use crate::digest::Digest;
 use crate::key::ActionKey;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use crate::record::now_millis;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,10 +24,28 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = disk::remove_file(&self.path) {
             tracing::warn!(lease = %self.path.display(), %error, "a lease could not be removed");
         }
     }
+}
+
+/// Who holds a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseHolder {
+    /// The process.
+    pub process: u32,
+    /// Since when, in milliseconds since 1970.
+    pub since_millis: u64,
+}
+
+/// The lease of an action that someone holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLease {
+    /// The action's key.
+    pub key: ActionKey,
+    /// Who holds it, if the file says so.
+    pub holder: Option<LeaseHolder>,
 }
 
 impl Store {
@@ -42,9 +63,30 @@ impl Store {
                 Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
             }
             if is_current(&file, &path)? {
+                sign(&file, &path);
                 return Ok(Some(Lease { path, _file: file }));
             }
         }
+    }
+
+    /// The leases of actions that are held at this moment, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn held_leases(&self) -> Result<Vec<HeldLease>, StoreError> {
+        let mut held = Vec::new();
+        for (path, _) in self.unnamed("leases")? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some(key) = name.and_then(|name| name.parse::<ActionKey>().ok()) else {
+                continue;
+            };
+            if is_locked(&path)? {
+                let holder = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+                held.push(HeldLease { key, holder });
+            }
+        }
+        held.sort_by_key(|lease| lease.key);
+        Ok(held)
     }
 
     /// The lease of the folder `folder` outside of the store; waits for it.
@@ -63,8 +105,36 @@ impl Store {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    opened.map_err(StoreError::io("open", path))
+    disk::open_lock(path).map_err(StoreError::io("open", path))
+}
+
+/// Writes into a lease's file who holds it.
+fn sign(mut file: &File, path: &Path) {
+    let holder = LeaseHolder {
+        process: std::process::id(),
+        since_millis: now_millis(),
+    };
+    let json = serde_json::to_vec(&holder).expect("a holder is plain JSON");
+    if let Err(error) = file.set_len(0).and_then(|()| file.write_all(&json)) {
+        tracing::debug!(lease = %path.display(), %error, "a lease does not say who holds it");
+    }
+}
+
+/// Whether someone holds the file of that name locked.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub(crate) fn is_locked(path: &Path) -> Result<bool, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StoreError::io("open", path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+    }
 }
 
 /// Whether `file`, now locked, is still the one of that name: its last holder may have removed it meanwhile.

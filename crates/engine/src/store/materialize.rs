@@ -2,11 +2,13 @@
 //!
 //! Invariants:
 //! - A file that we did not write, or that was edited since, is neither overwritten nor removed. What we wrote is
-//!   listed, with its digests, in a manifest in the folder, which is written before the files it lists.
+//!   listed, with its digests, in a manifest in the folder, which is made to last before the files it lists change, and
+//!   forgets what was there before only when they have changed for good.
 //! - Files appear whole: all are copied, verified and synced before the first is moved to its place.
 //! - One build at a time writes to a folder.
 
 use super::check::{missing_tree, read_if_there};
+use super::disk::{self, NewFile};
 use super::durable::sync_folder;
 use super::{Integrity, Lease, Store, StoreError};
 use crate::artifact::{RESERVED_PREFIX, TreeEntry, check_path};
@@ -38,7 +40,7 @@ impl Store {
             found,
         };
         let wanted = self.tree(tree)?.ok_or_else(|| not_whole(missing_tree(tree)))?;
-        fs::create_dir_all(destination).map_err(StoreError::io("make the folder", destination))?;
+        disk::make_folders(destination).map_err(StoreError::io("make the folder", destination))?;
         let target = Target::open(self, destination)?;
         let mut missing = Vec::new();
         for entry in wanted.entries() {
@@ -57,9 +59,12 @@ impl Store {
             }
         }
         target.write_manifest(target.known.files.iter().chain(wanted.entries()))?;
-        target.remove_stale(wanted.entries())?;
+        let mut changed = target.remove_stale(wanted.entries())?;
         for (number, entry) in missing.into_iter().enumerate() {
-            target.put(&target.partial(number), entry)?;
+            changed.insert(target.put(&target.partial(number), entry)?);
+        }
+        for folder in changed.iter().filter(|folder| folder.is_dir()) {
+            sync_folder(folder)?;
         }
         target.write_manifest(wanted.entries().iter())
     }
@@ -75,9 +80,9 @@ impl Store {
             }
             Err(error) => return Err(StoreError::io("read", &blob)(error)),
         };
-        let copied = File::create_new(to).and_then(|mut file| {
+        let copied = NewFile::create(to).and_then(|mut file| {
             let (found, _) = copy_and_hash(&mut source, &mut file)?;
-            file.sync_all()?;
+            file.sync()?;
             Ok(found)
         });
         if copied.map_err(StoreError::io("write", to))? == *digest {
@@ -121,9 +126,9 @@ impl<'a> Target<'a> {
     fn make_partial(&self) -> Result<(), StoreError> {
         let folder = self.partial_folder();
         if metadata_if_there(&folder)?.is_some() {
-            fs::remove_dir_all(&folder).map_err(StoreError::io("remove", &folder))?;
+            disk::remove_folder(&folder).map_err(StoreError::io("remove", &folder))?;
         }
-        fs::create_dir(&folder).map_err(StoreError::io("make the folder", &folder))
+        disk::make_folder(&folder).map_err(StoreError::io("make the folder", &folder))
     }
 
     /// Whether `entry` must be written: it is not there, or is as an earlier artifact had it.
@@ -182,7 +187,9 @@ impl<'a> Target<'a> {
     }
 
     /// Removes what earlier artifacts had and this one has not, unless it was edited, and the folders left empty.
-    fn remove_stale(&self, wanted: &[TreeEntry]) -> Result<(), StoreError> {
+    /// Returns the folders that something was removed from.
+    fn remove_stale(&self, wanted: &[TreeEntry]) -> Result<BTreeSet<PathBuf>, StoreError> {
+        let mut changed = BTreeSet::new();
         let wanted: BTreeSet<&str> = wanted.iter().map(|entry| entry.path.as_str()).collect();
         for entry in self
             .known
@@ -194,24 +201,27 @@ impl<'a> Target<'a> {
                 continue;
             };
             let path = self.folder.join(&entry.path);
-            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-            for parent in path.ancestors().skip(1).take_while(|parent| *parent != self.folder) {
-                if fs::remove_dir(parent).is_err() {
+            disk::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            for parent in path.ancestors().skip(1) {
+                changed.insert(parent.to_owned());
+                if parent == self.folder || disk::remove_empty_folder(parent).is_err() {
                     break;
                 }
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
-    fn put(&self, partial: &Path, entry: &TreeEntry) -> Result<(), StoreError> {
+    /// Moves a copy to its place, and returns the folder of that.
+    fn put(&self, partial: &Path, entry: &TreeEntry) -> Result<PathBuf, StoreError> {
         let path = self.folder.join(&entry.path);
         if path.is_dir() {
             return Err(StoreError::InTheWay { path });
         }
         let parent = path.parent().expect("a file in a folder has a parent");
-        fs::create_dir_all(parent).map_err(StoreError::io("make the folder", parent))?;
-        fs::rename(partial, &path).map_err(StoreError::io("write", &path))
+        disk::make_folders(parent).map_err(StoreError::io("make the folder", parent))?;
+        disk::rename(partial, &path).map_err(StoreError::io("write", &path))?;
+        Ok(parent.to_owned())
     }
 
     fn write_manifest<'e>(&self, files: impl Iterator<Item = &'e TreeEntry>) -> Result<(), StoreError> {
@@ -221,19 +231,19 @@ impl<'a> Target<'a> {
         };
         let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is plain JSON");
         let (partial, path) = (self.partial_folder().join("manifest"), manifest_path(self.folder));
-        let written = File::create(&partial).and_then(|mut file| {
+        let written = NewFile::create(&partial).and_then(|mut file| {
             file.write_all(&json)?;
-            file.sync_all()
+            file.sync()
         });
         written.map_err(StoreError::io("write", &partial))?;
-        fs::rename(&partial, &path).map_err(StoreError::io("write", &path))?;
+        disk::rename(&partial, &path).map_err(StoreError::io("write", &path))?;
         sync_folder(self.folder)
     }
 }
 
 impl Drop for Target<'_> {
     fn drop(&mut self) {
-        match fs::remove_dir_all(self.partial_folder()) {
+        match disk::remove_folder(&self.partial_folder()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(folder = %self.folder.display(), %error, "partial copies could not be removed");
             }

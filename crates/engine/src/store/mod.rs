@@ -7,7 +7,9 @@
 //! | `keys/ab/<key>` | key documents |
 //! | `results/ab/<key>` | action results: the action cache |
 //! | `runs/` | run records |
+//! | `stat/ab/<digest>` | the stat cache: digests of external inputs; may be lost at any time |
 //! | `leases/` | locks of what is being made |
+//! | `checkpoints/ab/<key>/` | what steps need to go on after an interruption, by trajectory |
 //! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
 //! | `quarantine/` | what was found damaged |
 //! | `LOCK` | locked by everyone who has the store open |
@@ -24,25 +26,36 @@
 //! Several processes may use one store at the same time, except that garbage is collected by one that has it alone. It
 //! does not know of graphs or of scheduling.
 
+mod aside;
 mod check;
+mod checkpoints;
+pub(crate) mod disk;
 mod durable;
 mod error;
+#[cfg(test)]
+mod faults;
 mod gc;
 mod holdings;
 mod inventory;
 mod layout;
 mod lease;
+mod listing;
 mod materialize;
 mod occupancy;
 mod publish;
 mod result;
 mod session;
+mod stat;
 mod survey;
 mod verify_all;
 
+pub use durable::Scratch;
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
-pub use lease::Lease;
+pub(crate) use lease::is_locked;
+pub use lease::{HeldLease, Lease, LeaseHolder};
+pub use listing::{ListedResult, RecordedName};
+pub(crate) use publish::tree_of_folder;
 pub use result::Lookup;
 pub use survey::{Survey, Tally};
 pub use verify_all::{Damage, VerifyReport};

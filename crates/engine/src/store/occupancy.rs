@@ -4,8 +4,8 @@
 //! until it is dropped, so whoever holds it exclusively knows that no build is about to refer to something that it
 //! found earlier. A store is never opened while another process holds it alone: opening waits.
 
-use super::StoreError;
-use std::fs::{File, OpenOptions, TryLockError};
+use super::{StoreError, disk};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -22,11 +22,7 @@ impl Occupancy {
     /// Takes a share in the store in `root`; waits while someone has it alone.
     pub(super) fn share(root: &Path) -> io::Result<Self> {
         let path = root.join(LOCK_FILE);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)?;
+        let file = disk::open_lock(&path)?;
         match file.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

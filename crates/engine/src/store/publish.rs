@@ -6,8 +6,10 @@
 use super::durable::sync_folder;
 use super::{Store, StoreError};
 use crate::artifact::{Tree, TreeEntry};
+use crate::digest::copy_and_hash;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 impl Store {
@@ -16,6 +18,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::BadOutput`] and [`StoreError::Tree`] for what cannot be kept, [`StoreError::Io`].
     pub fn publish(&self, folder: &Path) -> Result<Tree, StoreError> {
+        let metadata = fs::symlink_metadata(folder).map_err(StoreError::io("read", folder))?;
+        if metadata.is_symlink() {
+            return Err(StoreError::BadOutput {
+                path: folder.to_owned(),
+                problem: "it is a symbolic link; write into the folder itself".to_owned(),
+            });
+        }
         let mut files = Vec::new();
         list_files(folder, "", &mut files)?;
         let mut entries = Vec::new();
@@ -34,6 +43,20 @@ impl Store {
         self.write_named("trees", &tree.digest(), &json)?;
         Ok(tree)
     }
+}
+
+/// The tree that [`Store::publish`] would make of `folder`; nothing is taken in.
+pub(crate) fn tree_of_folder(folder: &Path) -> Result<Tree, StoreError> {
+    let mut files = Vec::new();
+    list_files(folder, "", &mut files)?;
+    let entries = files.into_iter().map(|(path, origin)| {
+        let read = StoreError::io("read", &origin);
+        let (digest, size) = File::open(&origin)
+            .and_then(|mut file| copy_and_hash(&mut file, &mut io::sink()))
+            .map_err(read)?;
+        Ok(TreeEntry { path, size, digest })
+    });
+    Ok(Tree::new(entries.collect::<Result<_, StoreError>>()?)?)
 }
 
 /// Lists the files below `folder`, each with its path in the artifact.

@@ -1,11 +1,16 @@
 //! The temporary folder of one open store.
 //!
 //! Invariants: a session's folder holds a file that is locked as long as its process lives; sessions begin, and dead
-//! ones are swept, only under the lock of `tmp/gate`, so that no folder is swept between its making and its locking.
+//! ones are swept, only under the lock of `tmp/gate`, so that no folder is swept between its making and its locking. No
+//! name comes twice: a worker may outlive its build for a moment, and what it still writes must not be in the folder of
+//! another.
 
+use super::disk;
 use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const GATE: &str = "gate";
 const LOCK: &str = "lock";
@@ -14,6 +19,8 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Session {
     folder: PathBuf,
+    /// How many names in the folder were given away.
+    named: AtomicU64,
     /// Held for its lock alone.
     _lock: File,
 }
@@ -22,25 +29,43 @@ impl Session {
     /// Begins a session in `tmp` after sweeping the dead ones.
     pub(super) fn start(tmp: &Path) -> io::Result<Self> {
         let tmp = std::path::absolute(tmp)?;
-        let gate = File::create(tmp.join(GATE))?;
+        let gate = disk::open_lock(&tmp.join(GATE))?;
         gate.lock()?;
         sweep(&tmp)?;
-        let folder = tempfile::Builder::new().prefix("session-").tempdir_in(&tmp)?.keep();
-        let lock = File::create_new(folder.join(LOCK))?;
+        let folder = make_unused(&tmp)?;
+        let lock = disk::open_lock(&folder.join(LOCK))?;
         lock.lock()?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self {
+            folder,
+            named: AtomicU64::new(0),
+            _lock: lock,
+        })
     }
 
-    /// The folder.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// A path in the folder that was not given away before.
+    pub(super) fn unused_path(&self, what: &str) -> PathBuf {
+        let number = self.named.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(format!("{what}-{number}"))
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
+        if let Err(error) = disk::remove_folder(&self.folder) {
             tracing::warn!(folder = %self.folder.display(), %error, "a temporary folder could not be removed");
+        }
+    }
+}
+
+/// Makes a folder for a session in `tmp`, whose gate is locked.
+fn make_unused(tmp: &Path) -> io::Result<PathBuf> {
+    loop {
+        // The keys of a hasher are random.
+        let chance = RandomState::new().build_hasher().finish();
+        let folder = tmp.join(format!("session-{chance:016x}"));
+        match disk::make_folder(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| folder),
         }
     }
 }
@@ -53,9 +78,9 @@ fn sweep(tmp: &Path) -> io::Result<()> {
             continue;
         }
         let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
+            disk::remove_folder(&path)
         } else {
-            fs::remove_file(&path)
+            disk::remove_file(&path)
         };
         if let Err(error) = removed {
             tracing::warn!(path = %path.display(), %error, "a temporary file of a dead process could not be removed");

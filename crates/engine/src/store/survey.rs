@@ -53,6 +53,10 @@ pub struct Survey {
     pub documents: Tally,
     /// Run records.
     pub records: Tally,
+    /// What interrupted steps go on from.
+    pub checkpoints: Tally,
+    /// The stat cache.
+    pub stat: Tally,
     /// What was found damaged.
     pub quarantine: Tally,
 }
@@ -77,6 +81,8 @@ impl Survey {
             results: self.results - removed.results,
             documents: self.documents - removed.documents,
             records: self.records - removed.records,
+            checkpoints: self.checkpoints - removed.checkpoints,
+            stat: self.stat - removed.stat,
             quarantine: self.quarantine - removed.quarantine,
         }
     }
@@ -84,7 +90,14 @@ impl Survey {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> Tally {
-        self.blobs + self.trees + self.results + self.documents + self.records + self.quarantine
+        self.blobs
+            + self.trees
+            + self.results
+            + self.documents
+            + self.records
+            + self.checkpoints
+            + self.stat
+            + self.quarantine
     }
 }
 
@@ -100,6 +113,8 @@ impl Store {
             results: tally(&self.named("results")?),
             documents: tally(&self.named("keys")?),
             records: tally_unnamed(&self.unnamed("runs")?),
+            checkpoints: tally_unnamed(&self.checkpoints()?),
+            stat: tally(&self.named("stat")?),
             quarantine: tally_unnamed(&self.unnamed("quarantine")?),
         })
     }

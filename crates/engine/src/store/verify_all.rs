@@ -6,6 +6,7 @@
 use super::check::read_if_there;
 use super::inventory::Named;
 use super::result::parse_result;
+use super::stat::is_entry;
 use super::survey::Tally;
 use super::{Store, StoreError};
 use crate::artifact::Tree;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 /// A file that does not hold what its name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// What the file should be: `blob`, `tree`, `result` or `key document`.
+    /// What the file should be: `blob`, `tree`, `result`, `key document` or `entry of the stat cache`.
     pub what: &'static str,
     /// Its name.
     pub digest: Digest,
@@ -35,18 +36,19 @@ pub struct VerifyReport {
 }
 
 impl Store {
-    /// Hashes every blob and reads every tree, result and key document. With `repair`, what is damaged is put into
+    /// Hashes every blob and reads every tree, result, key document and entry of the stat cache. With `repair`, what is damaged is put into
     /// quarantine, where it counts as missing.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be read or put aside.
     pub fn verify_all(&self, repair: bool) -> Result<VerifyReport, StoreError> {
         type IsWhole = fn(&Named) -> Result<bool, StoreError>;
-        let sections: [(&str, &'static str, IsWhole); 4] = [
+        let sections: [(&str, &'static str, IsWhole); 5] = [
             ("blobs", "blob", is_whole_blob),
             ("trees", "tree", is_whole_tree),
             ("results", "result", is_whole_result),
             ("keys", "key document", is_whole_document),
+            ("stat", "entry of the stat cache", is_whole_entry),
         ];
         let mut report = VerifyReport::default();
         for (section, what, is_whole) in sections {
@@ -94,4 +96,9 @@ fn is_whole_document(file: &Named) -> Result<bool, StoreError> {
     Ok(json.is_none_or(|json| {
         serde_json::from_slice::<KeyDocument>(&json).is_ok_and(|document| *document.key().digest() == file.digest)
     }))
+}
+
+fn is_whole_entry(file: &Named) -> Result<bool, StoreError> {
+    let text = read_if_there(&file.path)?;
+    Ok(text.is_none_or(|text| is_entry(&file.digest, &text)))
 }

@@ -457,3 +457,34 @@ fn plan_tells_what_build_then_does() {
         Reason::Changed(_)
     ));
 }
+
+#[test]
+fn the_head_of_the_longest_path_starts_first_and_the_results_do_not_depend_on_it() {
+    let actions: [(&str, &str, &[&'static str]); 6] = [
+        ("short", "s", &[]),
+        ("other", "o", &[]),
+        ("long", "l", &[]),
+        ("middle", "m", &["long"]),
+        ("last", "e", &["middle", "short"]),
+        ("alone", "a", &["other"]),
+    ];
+    let graph = graph(&actions);
+    let order = |built: &Built| -> Vec<String> {
+        let started = built.events.iter().filter_map(|event| match event {
+            RunEvent::ActionStarted { action, .. } => Some(action.clone()),
+            _ => None,
+        });
+        started.collect()
+    };
+    let (one, many) = (Workshop::new(), Workshop::new());
+    let built = one.build(&graph);
+    assert_eq!(order(&built), ["long", "short", "other", "middle", "last", "alone"]);
+    let fake = Fake::new(concatenate);
+    let executor = InProcessExecutor::new(&fake);
+    let beside = many.build_on(&many.store(), &graph, &all(&graph), &options(4, false), &executor);
+    let trees = |built: &Built| -> Vec<_> {
+        let actions = built.report.actions.values();
+        actions.map(|action| action.result.as_ref().unwrap().tree).collect()
+    };
+    assert_eq!(trees(&built), trees(&beside));
+}

@@ -86,6 +86,7 @@ pub fn action(name: &str, parameters: Value, inputs: &[(&str, Input)]) -> Action
             .map(|(role, input)| ((*role).to_owned(), input.clone()))
             .collect(),
         demand: Demand::Slot,
+        trajectory: None,
     }
 }
 
@@ -110,6 +111,7 @@ pub fn options(slots: usize, keep_going: bool) -> BuildOptions {
         recipe: "recipe".into(),
         slots: NonZeroUsize::new(slots).unwrap(),
         keep_going,
+        checkpoint_every: None,
     }
 }
 
@@ -178,6 +180,19 @@ impl Workshop {
     pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// In memory, where there is such a thing: what is synced there is synced at once.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
+        Self {
+            folder: folder.unwrap(),
         }
     }
 

@@ -1,7 +1,11 @@
 //! Surveying, verifying and collecting garbage: what goes, what stays, and that a build afterwards is none the wiser.
 
-use crate::fixture::{Built, Fake, Workshop, all, concatenate, files_below, flip_bit, graph, options, overwrite};
-use orchestrate_engine::{ActionGraph, GcOptions, GcReport, InProcessExecutor, Lookup, Outcome, StoreError, Survey};
+use crate::fixture::{
+    Built, Fake, Workshop, action, all, concatenate, files_below, flip_bit, graph, options, overwrite,
+};
+use orchestrate_engine::{
+    ActionGraph, GcOptions, GcReport, InProcessExecutor, Input, Lookup, Outcome, StoreError, Survey,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -332,4 +336,92 @@ fn verification_finds_every_kind_of_damage_and_repair_heals_it() {
         Lookup::Found(_)
     ));
     assert_eq!(workshop.store().survey().unwrap().quarantine.files, 12);
+}
+
+#[test]
+fn a_store_is_kept_below_a_size_unless_others_have_it_open() {
+    let workshop = Workshop::new();
+    let files = three_ages(&workshop);
+    let total = workshop.store().survey().unwrap().total().bytes;
+    assert_eq!(workshop.store().keep_below(total).unwrap(), None);
+    let other = workshop.store();
+    assert_eq!(workshop.store().keep_below(0).unwrap(), None, "it is not waited for");
+    drop(other);
+    assert_eq!(present(&files), [true; 3]);
+    let report = workshop.store().keep_below(0).unwrap().unwrap();
+    assert_eq!(report.bytes_over, report.left.total().bytes, "roots stay");
+}
+
+#[test]
+fn what_is_remembered_of_inputs_is_counted_verified_and_in_time_forgotten() {
+    let workshop = Workshop::new();
+    let mut graph = ActionGraph::new();
+    // Of long ago, unlike what a test writes, and not small.
+    let input = fs::canonicalize("/bin/sh").unwrap();
+    graph
+        .add(action(
+            "a",
+            serde_json::json!({"emit": ""}),
+            &[("data", Input::File(input))],
+        ))
+        .unwrap();
+    let act = |work: &orchestrate_engine::Work<'_>| -> Result<Outcome, _> {
+        fs::write(work.output.join("out"), "").unwrap();
+        Ok(Outcome::default())
+    };
+    workshop.build_with(&graph, &all(&graph), act);
+    let survey = workshop.store().survey().unwrap();
+    assert_eq!(survey.stat.files, 1);
+    let entry = files_below(&workshop.path("store/stat")).pop_first().unwrap();
+    assert_eq!(gc(&workshop, &keep(3)).removed.stat.files, 0);
+    set_age(&entry, 91 * DAY);
+    let report = gc(&workshop, &keep(3));
+    assert_eq!((report.removed.stat.files, report.left.stat.files), (1, 0));
+    assert!(!entry.exists());
+    workshop.build_with(&graph, &all(&graph), act);
+    fs::write(&entry, "{}").unwrap();
+    let report = workshop.store().verify_all(true).unwrap();
+    assert_eq!(report.damaged[0].what, "entry of the stat cache");
+    assert!(workshop.build_with(&graph, &all(&graph), act).started().is_empty());
+    assert!(entry.exists(), "it is made anew");
+}
+
+#[test]
+fn checkpoints_stay_for_a_week_unless_there_is_no_room() {
+    let workshop = Workshop::new();
+    let folder = workshop.path("store/checkpoints/ab/abcd");
+    drop(workshop.store());
+    fs::create_dir_all(&folder).unwrap();
+    for (name, days) in [("young", 1), ("younger", 0), ("old", 8)] {
+        let path = folder.join(name);
+        fs::write(&path, [0; 1000]).unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - DAY * days).unwrap();
+    }
+    let left = |options: GcOptions| -> Vec<String> {
+        workshop.store().gc(&options).unwrap();
+        let entries = fs::read_dir(&folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(GcOptions::default()), ["young", "younger"]);
+    let max_bytes = Some(1500);
+    assert_eq!(
+        left(GcOptions {
+            max_bytes,
+            ..GcOptions::default()
+        }),
+        ["younger"]
+    );
+    let max_age = Some(Duration::ZERO);
+    assert!(
+        left(GcOptions {
+            max_age,
+            ..GcOptions::default()
+        })
+        .is_empty()
+    );
 }

@@ -4,9 +4,23 @@
 #[cfg(test)]
 mod builds;
 #[cfg(test)]
+mod checkpoints;
+#[cfg(test)]
+mod clock;
+#[cfg(test)]
+mod contention;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod gc;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod kills;
+#[cfg(test)]
+mod mounted;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
@@ -15,5 +29,13 @@ mod properties;
 mod records;
 #[cfg(test)]
 mod repair;
+#[cfg(test)]
+mod reproduce;
+#[cfg(test)]
+mod results;
+#[cfg(test)]
+mod runs;
+#[cfg(test)]
+mod scale;
 #[cfg(test)]
 mod store;

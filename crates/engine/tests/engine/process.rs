@@ -29,7 +29,7 @@ fn shell(script: &str) -> ProcessExecutor {
 }
 
 /// An executor whose workers are this test program, as [`worker_of_this_program`].
-fn ourselves() -> ProcessExecutor {
+pub fn ourselves() -> ProcessExecutor {
     let mut args: Vec<OsString> = vec![format!("{IS_WORKER}=1").into(), std::env::current_exe().unwrap().into()];
     args.extend(["--exact", "process::worker_of_this_program", "--nocapture"].map(OsString::from));
     ProcessExecutor {
@@ -49,6 +49,7 @@ fn order(kind: &str, output: &Path) -> WorkOrder {
         numerics: "exact".into(),
         inputs: [("data".to_owned(), InputFiles::File("/nowhere".into()))].into(),
         output: output.to_owned(),
+        checkpoints: None,
     }
 }
 
@@ -256,6 +257,25 @@ fn a_build_runs_in_processes_as_it_does_in_this_one() {
         );
         assert!(ours.peak_memory_bytes.is_some() || !cfg!(target_os = "linux"));
     }
+}
+
+#[test]
+fn a_build_that_is_to_stop_tells_its_worker_and_waits_for_it() {
+    let said = r#"{"message":"failed","error":{"message":"stopped at 3","class":"interrupted"}}"#;
+    let script = format!("read -r order; echo ready >&2; read -r line; echo \"heard $line\" >&2; echo '{said}'");
+    let folder = tempfile::tempdir().unwrap();
+    let cancel = Cancel::new();
+    let mut log = Vec::new();
+    let error = shell(&script)
+        .execute(&order("k", folder.path()), &cancel, &mut |notice| {
+            if let Notice::Log(line) = notice {
+                cancel.stop();
+                log.push(line);
+            }
+        })
+        .unwrap_err();
+    assert_eq!(error.to_string(), "stopped at 3");
+    assert_eq!(log, ["ready", "heard stop"]);
 }
 
 #[test]

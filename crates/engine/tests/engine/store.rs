@@ -2,7 +2,7 @@
 
 use crate::fixture::{Workshop, files_below, flip_bit, graph, overwrite};
 use orchestrate_engine::{Digest, Integrity, Lookup, Store, StoreError, Tree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,17 +50,29 @@ fn a_store_is_marked_as_a_cache_and_knows_its_format() {
             .starts_with("Signature: 8a477f597d28d1")
     );
     assert_eq!(fs::read_to_string(workshop.path("store/.gitignore")).unwrap(), "mine");
-    assert_eq!(fs::read_to_string(workshop.path("store/FORMAT")).unwrap(), "1\n");
     let open = || Store::open(&workshop.path("store"));
-    fs::write(workshop.path("store/FORMAT"), "2\n").unwrap();
+    let format = |line: &str| format!("{line}\n{}\n", Digest::of_bytes(line.as_bytes()));
+    let file = workshop.path("store/FORMAT");
+    assert_eq!(fs::read_to_string(&file).unwrap(), format("1"));
+    fs::write(&file, format("2")).unwrap();
     assert!(matches!(
         open(),
         Err(StoreError::NewerFormat { found: 2, known: 1, .. })
     ));
-    for nonsense in ["", "0", "one"] {
-        fs::write(workshop.path("store/FORMAT"), nonsense).unwrap();
-        assert!(matches!(open(), Err(StoreError::BadFormat { .. })), "{nonsense}");
+    fs::write(&file, "1\n").unwrap();
+    drop(open().unwrap());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1\n", "as it was once written");
+    for nonsense in ["", "0", "one", "3\n", &format("0")] {
+        fs::write(&file, nonsense).unwrap();
+        drop(open().unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), format("1"), "{nonsense}");
     }
+    fs::remove_dir(workshop.path("store/leases")).unwrap();
+    fs::write(&file, "one").unwrap();
+    assert!(
+        matches!(open(), Err(StoreError::BadFormat { .. })),
+        "it may be another program's folder"
+    );
 }
 
 #[test]
@@ -112,6 +124,22 @@ fn what_dead_processes_left_is_swept_and_what_living_ones_use_is_not() {
     assert_eq!(names(), 3, "two sessions and the gate");
     drop((scratch, living, second));
     assert_eq!(names(), 1);
+}
+
+#[test]
+fn no_folder_is_given_away_twice() {
+    let workshop = Workshop::new();
+    let paths: BTreeSet<PathBuf> = (0..20)
+        .flat_map(|_| {
+            let store = workshop.store();
+            [(); 2].map(|()| store.scratch().unwrap().path().to_owned())
+        })
+        .collect();
+    assert_eq!(
+        paths.len(),
+        40,
+        "a worker may outlive its build and write into what it was given"
+    );
 }
 
 #[test]

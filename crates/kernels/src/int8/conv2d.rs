@@ -103,6 +103,7 @@ mod tests {
         fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
     };
     use crate::isa::{Isa, with_isa};
+    use crate::precision::ProductPrecision;
     use crate::testing::sample;
 
     const INPUT: ActivationQuantizer = ActivationQuantizer {
@@ -142,6 +143,7 @@ mod tests {
                 Some(&bias),
                 stride,
                 padding,
+                ProductPrecision::F32,
             )?;
             let exact = layer(&w, &bias, stride, padding)?.forward(&x)?;
             assert_eq!(exact.dims(), simulated.dims());

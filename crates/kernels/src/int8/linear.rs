@@ -149,6 +149,7 @@ mod tests {
     };
     use crate::isa::{Isa, with_isa};
     use crate::linear::linear;
+    use crate::precision::ProductPrecision;
     use crate::testing::sample;
 
     const INPUT: ActivationQuantizer = ActivationQuantizer {
@@ -170,7 +171,12 @@ mod tests {
             let (x, w, bias) = (sample(&[1, m, k], 1), sample(&[n, k], 2), sample(&[n], 3));
             let weights = fake_quantize_per_channel(&w, &symmetric_scales(&w, 8)?, 8)?;
             for bias in [None, Some(&bias)] {
-                let simulated = linear(&fake_quantize_per_tensor(&x, INPUT)?, &weights, bias)?;
+                let simulated = linear(
+                    &fake_quantize_per_tensor(&x, INPUT)?,
+                    &weights,
+                    bias,
+                    ProductPrecision::F32,
+                )?;
                 let exact = layer(&w, bias)?.forward(&x)?;
                 assert_eq!(exact.dims(), [1, m, n]);
                 let worst = (exact - simulated)?.abs()?.max_all()?.to_scalar::<f32>()?;

@@ -94,12 +94,14 @@ fn tile(isa: Isa, a: &[u8], rows: usize, panels: &[i8], groups: usize, out: &mut
     match isa {
         // SAFETY: `Isa::current` names only sets that this processor has.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => unsafe { super::avx512::tile(a, rows, panels, groups, out, stride) },
+        Isa::Avx512Bf16 | Isa::Avx512Vnni => unsafe { super::avx512::tile(a, rows, panels, groups, out, stride) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx2 => unsafe { super::avx2::tile(a, rows, panels, groups, out, stride) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => portable::tile(a, rows, panels, groups, out, stride),
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => {
+            portable::tile(a, rows, panels, groups, out, stride)
+        }
         Isa::Portable => portable::tile(a, rows, panels, groups, out, stride),
     }
 }

@@ -2,10 +2,10 @@
 
 use super::simulation::Simulation;
 use crate::error::Result;
-use crate::parameters::{Initial, Parameters, Weight};
+use crate::parameters::{Initial, Parameters, Use, Weight};
 use crate::pass::Pass;
 use candle_core::Tensor;
-use orchestrate_kernels::{Int8Linear, PackedInt8, linear};
+use orchestrate_kernels::{Int8Linear, PackedInt8, PackedLinear, linear};
 
 /// `y = x Wᵀ + b` with `W: [out, in]`, in the precision that its weights were found in.
 pub struct Linear {
@@ -14,6 +14,7 @@ pub struct Linear {
 
 enum Operand {
     Float { simulation: Simulation, bias: Tensor },
+    Packed(Box<PackedLinear>),
     Integer(Box<Int8Linear>),
 }
 
@@ -26,9 +27,12 @@ impl Linear {
         let weight = p.weight(&format!("{path}.weight"), &[outputs, inputs], initial)?;
         let bias = p.float(&format!("{path}.bias"), &[outputs], Initial::Zeros)?;
         let operand = match weight {
-            Weight::Float(weight) => Operand::Float {
-                simulation: Simulation::new(weight, p.observer(path)),
-                bias,
+            Weight::Float(weight) => match p.observer(path) {
+                None if p.purpose() == Use::Infer => Operand::Packed(Box::new(PackedLinear::new(&weight, &bias)?)),
+                observer => Operand::Float {
+                    simulation: Simulation::new(weight, observer),
+                    bias,
+                },
             },
             Weight::Integer(weight) => {
                 let input = p.quantizer_of_integers(path)?;
@@ -49,8 +53,9 @@ impl Linear {
         match &self.operand {
             Operand::Float { simulation, bias } => {
                 let (x, weight) = simulation.operands(x, pass)?;
-                Ok(linear(&x, &weight, Some(bias))?)
+                Ok(linear(&x, &weight, Some(bias), pass.precision())?)
             }
+            Operand::Packed(layer) => Ok(layer.forward(x)?),
             Operand::Integer(layer) => Ok(layer.forward(x)?),
         }
     }

@@ -239,7 +239,7 @@ impl Block {
             self.key.forward(x, pass)?,
             self.value.forward(x, pass)?,
         );
-        let context = attention(&q, &k, &v, mask, self.heads, pass.next_dropout())?;
+        let context = attention(&q, &k, &v, mask, self.heads, pass.next_dropout(), pass.precision())?;
         let attended = pass.dropout(self.attention_output.forward(&context, pass)?)?;
         let x = self.attention_norm.forward(&(attended + x)?)?;
 

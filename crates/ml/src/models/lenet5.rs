@@ -132,6 +132,7 @@ impl Lenet5 {
             inputs,
             outputs,
             kernel: KERNEL,
+            stride: 1,
             padding: 0,
         };
         let features = second * config.features_per_channel();

@@ -3,10 +3,12 @@
 mod bert;
 mod lenet5;
 mod mlp;
+mod resnet8;
 
 pub use bert::BertConfig;
 pub use lenet5::Lenet5Config;
 pub use mlp::MlpConfig;
+pub use resnet8::Resnet8Config;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -41,6 +43,8 @@ pub enum Architecture {
     Mlp(MlpConfig),
     /// LeNet-5 in Caffe's widths, as Han et al. 2015 prune it.
     Lenet5(Lenet5Config),
+    /// Residual network of eight layers (He et al. 2016).
+    Resnet8(Resnet8Config),
 }
 
 impl Architecture {
@@ -53,6 +57,7 @@ impl Architecture {
             Self::Bert(config) => Box::new(bert::Bert::new(config, parameters, classes)?),
             Self::Mlp(config) => Box::new(mlp::Mlp::new(config, parameters, classes)?),
             Self::Lenet5(config) => Box::new(lenet5::Lenet5::new(config, parameters, classes)?),
+            Self::Resnet8(config) => Box::new(resnet8::Resnet8::new(config, parameters, classes)?),
         };
         parameters.finish()?;
         Ok(model)
@@ -64,6 +69,7 @@ impl Architecture {
             Self::Bert(config) => config.groups(),
             Self::Mlp(config) => config.groups(),
             Self::Lenet5(config) => config.groups(),
+            Self::Resnet8(config) => config.groups(),
         }
     }
 
@@ -74,6 +80,7 @@ impl Architecture {
             Self::Bert(config) => config.set_width(index, size),
             Self::Mlp(config) => config.set_width(index, size),
             Self::Lenet5(config) => config.set_width(index, size),
+            Self::Resnet8(config) => config.set_width(index, size),
         }
         changed
     }
@@ -86,6 +93,7 @@ impl Architecture {
             Self::Bert(config) => config.macs(tokens, classes),
             Self::Mlp(config) => config.macs(classes),
             Self::Lenet5(config) => config.macs(classes),
+            Self::Resnet8(config) => config.macs(classes),
         }
     }
 
@@ -102,6 +110,7 @@ impl Architecture {
             ],
             Self::Mlp(_) => &["relu"],
             Self::Lenet5(_) => &["relu", "max_pool"],
+            Self::Resnet8(_) => &["relu", "residual sums", "average_pool"],
         }
     }
 
@@ -114,6 +123,7 @@ impl Architecture {
             Self::Bert(config) => config.widths(),
             Self::Mlp(config) => config.widths(),
             Self::Lenet5(config) => config.widths(),
+            Self::Resnet8(config) => config.widths(),
         };
         const LARGEST: usize = 1 << 24;
         match widths.iter().find(|(_, w)| *w == 0 || *w > LARGEST) {
@@ -153,6 +163,11 @@ pub enum ModelSpec {
         channels: Vec<usize>,
         /// Width of the hidden fully connected layer.
         hidden: usize,
+    },
+    /// See [`Resnet8Config`].
+    Resnet8 {
+        /// Channels of the three stages.
+        channels: Vec<usize>,
     },
 }
 
@@ -221,12 +236,30 @@ impl ModelSpec {
                     *hidden,
                 )?))
             }
+            (
+                Self::Resnet8 { channels },
+                Input::Image {
+                    width,
+                    height,
+                    channels: inputs,
+                    ..
+                },
+            ) => {
+                let stages: [usize; 3] = channels
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| Error::Unsuited(format!("resnet8 has three stages, but channels = {channels:?}")))?;
+                Ok(Architecture::Resnet8(Resnet8Config::new(
+                    [*inputs, *height, *width],
+                    stages,
+                )?))
+            }
             (Self::Bert { .. }, Input::Image { .. }) => Err(Error::Unsuited(
                 "a bert model reads text, but the data are images".into(),
             )),
-            (Self::Mlp { .. } | Self::Lenet5 { .. }, Input::Text { .. }) => Err(Error::Unsuited(
-                "this model reads images, but the data are text: use architecture = \"bert\"".into(),
-            )),
+            (Self::Mlp { .. } | Self::Lenet5 { .. } | Self::Resnet8 { .. }, Input::Text { .. }) => Err(
+                Error::Unsuited("this model reads images, but the data are text: use architecture = \"bert\"".into()),
+            ),
         }
     }
 }

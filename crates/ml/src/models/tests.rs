@@ -30,6 +30,9 @@ fn all() -> Vec<(Architecture, Batch)> {
         channels: vec![3, 4],
         hidden: 6,
     };
+    let resnet8 = ModelSpec::Resnet8 {
+        channels: vec![4, 6, 5],
+    };
     let tokens: [&[u32]; 2] = [&[1, 2, 3, 4, 5], &[6, 7]];
     let pixels: Vec<u8> = (0..2 * 16 * 18).map(|i| (i % 251) as u8).collect();
     let images = || Batch::of_pixels(&pixels, &image, &device).unwrap();
@@ -40,6 +43,7 @@ fn all() -> Vec<(Architecture, Batch)> {
         ),
         (mlp.resolve(&image).unwrap(), images()),
         (lenet5.resolve(&image).unwrap(), images()),
+        (resnet8.resolve(&image).unwrap(), images()),
     ]
 }
 
@@ -105,6 +109,60 @@ fn a_unit_of_zeros_can_go_without_any_change() {
             }
         }
     }
+}
+
+/// Which channels of a residual network are coupled, by their names.
+#[test]
+fn the_channels_of_a_residual_stream_go_together() {
+    let (architecture, _) = all().remove(3);
+    let groups = architecture.groups();
+    let members = |name: &str| -> Vec<String> {
+        let group = groups.iter().find(|group| group.name == name).unwrap();
+        let of = |m: &crate::groups::Member| format!("{} {}", m.parameter, m.dim);
+        group.members.iter().map(of).filter(|m| m.contains("weight")).collect()
+    };
+    let stage2 = [
+        "layer2.0.conv2.weight 0",
+        "layer2.0.bn2.weight 0",
+        "layer2.0.downsample.0.weight 0",
+        "layer2.0.downsample.1.weight 0",
+        "layer3.0.conv1.weight 1",
+        "layer3.0.downsample.0.weight 1",
+    ];
+    assert_eq!(members("layer2"), stage2);
+    let inner = [
+        "layer3.0.conv1.weight 0",
+        "layer3.0.bn1.weight 0",
+        "layer3.0.conv2.weight 1",
+    ];
+    assert_eq!(members("layer3.0.conv1"), inner);
+    assert!(members("layer1").contains(&"conv1.weight 0".to_owned()));
+    assert!(members("layer3").contains(&"fc.weight 1".to_owned()));
+}
+
+#[test]
+fn a_residual_network_reads_colour_and_refuses_small_images() {
+    let input = |side| Input::Image {
+        width: side,
+        height: side,
+        channels: 3,
+        mean: 0.4,
+        std: 0.2,
+    };
+    let resnet8 = ModelSpec::Resnet8 {
+        channels: vec![16, 32, 64],
+    };
+    let architecture = resnet8.resolve(&input(32)).unwrap();
+    // MLPerf Tiny gives 12.5 million.
+    assert_eq!(architecture.macs(1, 10), 12_501_632);
+    let pixels = vec![100; 2 * 3 * 32 * 32];
+    let batch = Batch::of_pixels(&pixels, &input(32), &Device::Cpu).unwrap();
+    let scores = logits(&architecture, tensors_of(&architecture), &batch);
+    assert!(scores.iter().flatten().all(|v| v.is_finite()));
+    assert!(resnet8.resolve(&input(8)).is_ok());
+    assert!(resnet8.resolve(&input(7)).is_err());
+    let two_stages = ModelSpec::Resnet8 { channels: vec![16, 32] };
+    assert!(two_stages.resolve(&input(32)).is_err());
 }
 
 #[test]
@@ -173,6 +231,18 @@ fn usual_widths_have_their_published_parameter_counts() {
         431_080
     );
     assert_eq!(count(ModelSpec::Mlp { hidden: vec![300, 100] }, &image, 10), 266_610);
+    // He et al. 2016 at n = 1, with projections and without biases of convolutions: 864 parameters of norms among them.
+    let colour = Input::Image {
+        width: 32,
+        height: 32,
+        channels: 3,
+        mean: 0.4,
+        std: 0.2,
+    };
+    let resnet8 = ModelSpec::Resnet8 {
+        channels: vec![16, 32, 64],
+    };
+    assert_eq!(count(resnet8, &colour, 10), 78_042);
     // BERT-small of Turc et al. 2019: 28.8 M with its pooler (28,763,648), and a classifier of two.
     let bert = ModelSpec::Bert {
         layers: 4,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// One number a unit, higher is more important.
 ///
-/// By magnitude it is the L2 norm over all weights, in all member tensors, that would go with the unit (the group norm of
+/// By magnitude it is the L2 norm over all weights, in all member tensors but statistics, that would go with the unit (the group norm of
 /// Fang et al. 2023, section 3.3); summed in f64 in a fixed order.
 ///
 /// # Errors
@@ -28,7 +28,7 @@ pub fn importance(
         }
         Criterion::Magnitude => {
             let mut squares = vec![0f64; group.size];
-            for member in &group.members {
+            for member in group.members.iter().filter(|member| member.weighs) {
                 let tensor = tensors.get(&member.parameter).ok_or_else(|| Error::MissingTensor {
                     name: member.parameter.clone(),
                     shape: vec![],

@@ -15,16 +15,23 @@ use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::pass::Pass;
 use crate::progress::{Progress, Watch};
-use orchestrate_kernels::ActivationQuantizer;
+use orchestrate_kernels::{ActivationQuantizer, ProductPrecision};
 use std::collections::BTreeMap;
 
 const CALIBRATION_BATCH: usize = 32;
 
-/// Runs `model`, unquantized, on the first `count` of `rows`, so that its observers see what inputs to expect.
+/// Runs `model`, unquantized, on the first `count` of `rows`, its products in `precision`, so that its observers
+/// see what inputs to expect.
 ///
 /// # Errors
 /// [`Error::Unsuited`] if there are no rows or the model has no observers.
-pub fn calibrate(model: &LoadedModel, rows: &Rows, count: usize, watch: Watch) -> Result<()> {
+pub fn calibrate(
+    model: &LoadedModel,
+    rows: &Rows,
+    count: usize,
+    precision: ProductPrecision,
+    watch: Watch,
+) -> Result<()> {
     if model.parameters.observers().is_empty() {
         return Err(Error::Unsuited("the model has no layer that can be quantized".into()));
     }
@@ -35,7 +42,9 @@ pub fn calibrate(model: &LoadedModel, rows: &Rows, count: usize, watch: Watch) -
     let batches = chosen.chunks(CALIBRATION_BATCH);
     let total = batches.len();
     for (done, batch) in batches.enumerate() {
-        model.model.forward(&rows.batch(batch)?, &Pass::calibration())?;
+        model
+            .model
+            .forward(&rows.batch(batch)?, &Pass::calibration().with_precision(precision))?;
         watch(&Progress {
             done: done + 1,
             total,

@@ -110,6 +110,26 @@ impl Observer {
         Ok(())
     }
 
+    /// Lowest and highest value and number of batches, if it is still looking and has seen any.
+    pub(crate) fn seen(&self) -> Option<[f64; 3]> {
+        match *self.state.lock().expect("no panic while an observer is locked") {
+            State::Unseen | State::Fixed(_) => None,
+            State::Seen { low, high, batches } => Some([low.into(), high.into(), batches.into()]),
+        }
+    }
+
+    /// Goes on from what [`Observer::seen`] told. A fixed observer stays as it is.
+    pub(crate) fn resume(&self, [low, high, batches]: [f64; 3]) {
+        let mut state = self.state.lock().expect("no panic while an observer is locked");
+        if !matches!(*state, State::Fixed(_)) {
+            *state = State::Seen {
+                low: low as f32,
+                high: high as f32,
+                batches: batches as u32,
+            };
+        }
+    }
+
     /// The quantizer for the range seen so far; `None` if nothing was seen.
     pub fn quantizer(&self) -> Option<ActivationQuantizer> {
         match *self.state.lock().expect("no panic while an observer is locked") {

@@ -1,8 +1,9 @@
 //! A model as it is deployed.
 
-use super::{Figures, write_model};
-use crate::artifact::{Files, ModelArtifact};
+use super::Figures;
+use crate::artifact::{Files, ModelArtifact, NewModel};
 use crate::error::Result;
+use crate::layers::fold_norms;
 use crate::parameters::Use;
 use crate::quantize::write_integers;
 use candle_core::Device;
@@ -27,7 +28,7 @@ pub struct ExportSettings {
     pub precision: Precision,
 }
 
-/// Writes a model as it is to be deployed.
+/// Writes a model as it is to be deployed, its batch norms folded into the convolutions before them.
 ///
 /// # Errors
 /// If the model cannot be read, or is asked for in integers without having been quantized.
@@ -37,13 +38,14 @@ pub fn export(model: &Files, settings: ExportSettings, out: &Path) -> Result<Fig
         Precision::Int8 => write_integers(model, out)?,
         Precision::F32 => {
             let loaded = artifact.load(&Device::Cpu, Use::Infer)?;
-            write_model(
-                &artifact.config,
-                artifact.tokenizer.as_deref(),
-                &loaded,
-                &BTreeMap::new(),
-                out,
-            )?;
+            let new = NewModel {
+                config: &artifact.config,
+                tokenizer: artifact.tokenizer.as_deref(),
+                floats: &fold_norms(&loaded.parameters)?,
+                quantizers: &BTreeMap::new(),
+                masks: &loaded.masks,
+            };
+            new.write(out)?;
         }
     }
     let exported = ModelArtifact::open(&crate::artifact::files_of_folder(out)?)?;

@@ -22,28 +22,18 @@ pub use prune::prune;
 pub use quantize::{QuantizeSettings, quantize};
 pub use train::{TrainSettings, train};
 
+pub use crate::context::Context;
+
 use crate::artifact::{Files, LoadedModel, ModelArtifact, NewModel};
 use crate::batch::{Rows, input_of};
 use crate::data::{Prepared, Task};
 use crate::distillation::{Distillation, Targets};
 use crate::error::{Error, Result};
 use crate::models::{Architecture, ModelConfig, ModelSpec};
-use crate::progress::Watch;
 use crate::training::{Fitted, Training, fit};
-use candle_core::Device;
 use orchestrate_kernels::ActivationQuantizer;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Where and how work runs.
-pub struct Context<'a> {
-    /// The backend.
-    pub device: &'a Device,
-    /// Of every random stream.
-    pub seed: u64,
-    /// Who follows the progress.
-    pub watch: Watch<'a>,
-}
 
 /// What a step says of its result.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,7 +57,12 @@ impl Figures {
     }
 
     fn of_training(fitted: &Fitted) -> Self {
-        Self::of_metrics([("steps", fitted.steps as f64), ("final_loss", fitted.final_loss)])
+        let mut figures = Self::of_metrics([("steps", fitted.steps as f64), ("final_loss", fitted.final_loss)]);
+        if fitted.resumed_after > 0 {
+            let resumed_after = fitted.resumed_after as f64;
+            figures.measurements.insert("resumed_after_step".into(), resumed_after);
+        }
+        figures
     }
 }
 
@@ -99,7 +94,7 @@ fn fit_on(
             )
         })
         .transpose()?;
-    fit(trainee, &rows, targets.as_ref(), training, context.seed, context.watch)
+    fit(trainee, &rows, targets.as_ref(), training, context)
 }
 
 fn write_model(

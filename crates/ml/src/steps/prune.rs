@@ -8,7 +8,7 @@ use crate::masks::Masks;
 use crate::models::ModelConfig;
 use crate::parameters::Use;
 use crate::prune::{Granularity, PruneRound, prune_units, prune_weights};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -53,7 +53,8 @@ pub fn prune(model: &Files, round: &PruneRound, seed: u64, out: &Path) -> Result
         masks: &masks,
     };
     new.write(out)?;
-    let kept: usize = tensors.values().map(Tensor::elem_count).sum();
+    let parameters = tensors.iter().filter(|(name, _)| !loaded.parameters.is_state(name));
+    let kept: usize = parameters.map(|(_, tensor)| tensor.elem_count()).sum();
     warn_if_little_was_removed(&config, round);
     Ok(Figures::of_metrics([
         ("parameters_before", loaded.parameters.count() as f64),

@@ -6,8 +6,10 @@ use crate::artifact::{Files, ModelArtifact};
 use crate::batch::Rows;
 use crate::data::Prepared;
 use crate::error::{Error, Result};
+use crate::layers::fold_norms;
 use crate::parameters::{Parameters, Use};
 use crate::quantize::{ObserverKind, calibrate, quantizers};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -22,7 +24,9 @@ pub struct QuantizeSettings {
     pub finetune: FinetuneSettings,
 }
 
-/// Calibrates a model and trains it quantization-aware. Its widths and masks are kept.
+/// Calibrates a model and trains it quantization-aware. Its widths and masks are kept; its batch norms are folded into the
+/// convolutions first, so that what is simulated is what will run in integers (Jacob et al. 2018, section 3.2, with the
+/// statistics frozen throughout).
 ///
 /// # Errors
 /// If the model does not fit the data, is quantized already, or as [`fit`].
@@ -37,16 +41,12 @@ pub fn quantize(
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(model)?;
     require_same_data(&artifact, &data)?;
-    let mut parameters = Parameters::read(artifact.weights_path()?, context.device, Use::Train)?;
-    if !parameters.quantizers().is_empty() {
-        return Err(Error::Unsuited(
-            "the model is quantized already: give this step one that is not".into(),
-        ));
-    }
+    let mut parameters = folded_parameters(&artifact, context.device)?;
     parameters.observe_inputs(settings.observer);
     let trainee = artifact.build(parameters, context.device)?;
     let rows = Rows::train(&data, context.device);
-    calibrate(&trainee, &rows, settings.calibration_rows, context.watch)?;
+    let precision = settings.finetune.training.precision;
+    calibrate(&trainee, &rows, settings.calibration_rows, precision, context.watch)?;
     let figures = if settings.finetune.training.epochs == 0 {
         Figures::of_metrics([("steps", 0.0)])
     } else {
@@ -61,4 +61,19 @@ pub fn quantize(
         out,
     )?;
     Ok(figures)
+}
+
+/// The tensors of a model that is not quantized, to be trained, its batch norms folded.
+fn folded_parameters(artifact: &ModelArtifact, device: &Device) -> Result<Parameters> {
+    let loaded = artifact.load(device, Use::Infer)?;
+    if !loaded.parameters.quantizers().is_empty() {
+        return Err(Error::Unsuited(
+            "the model is quantized already: give this step one that is not".into(),
+        ));
+    }
+    Ok(Parameters::from_tensors(
+        fold_norms(&loaded.parameters)?,
+        device,
+        Use::Train,
+    ))
 }

@@ -9,7 +9,7 @@ pub(crate) mod export;
 pub(crate) mod prune;
 pub(crate) mod quantize;
 mod train;
-mod training;
+pub(crate) mod training;
 
 pub use distill::Distill;
 pub use evaluate::Evaluate;

@@ -6,11 +6,16 @@ use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::FinetuneSettings;
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 
 const MOST_EPOCHS: usize = 10_000;
 const MOST_STEPS: usize = 1_000_000_000;
 const MOST_BATCH: usize = 65_536;
+
+const F32: &str = "f32";
+
+/// The precision that only the CPU has.
+pub(crate) const BF16: &str = "bf16";
 
 /// What differs between the kinds.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +65,10 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
             ("linear", Schedule::Linear),
             ("constant", Schedule::Constant),
             ("cosine", Schedule::Cosine),
+            ("warmup_stable_decay", Schedule::WarmupStableDecay),
         ],
     );
+    let lr_decay = lr_decay(section, schedule);
     let warmup = section.real("warmup", Interval::from(0.0).to(1.0));
     let gradient_clip = section.real("gradient_clip", Interval::from(0.0));
     let label_smoothing = section.real("label_smoothing", Interval::from(0.0).below(1.0));
@@ -70,6 +77,10 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
     let gradient_checkpointing = section.flag("gradient_checkpointing");
+    let precision = section.choice(
+        "precision",
+        &[(F32, ProductPrecision::F32), (BF16, ProductPrecision::Bf16)],
+    );
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
@@ -80,13 +91,28 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         weight_decay: weight_decay.unwrap_or(decay),
         schedule: schedule.unwrap_or(Schedule::Linear),
         warmup: warmup.unwrap_or(0.1),
+        lr_decay,
         gradient_clip: gradient_clip.unwrap_or(1.0),
         label_smoothing: label_smoothing.unwrap_or(0.0),
         dropout: dropout.unwrap_or(0.1),
         bucket_by_length: bucket_by_length.unwrap_or(true),
         gradient_accumulation: gradient_accumulation.unwrap_or(1),
         gradient_checkpointing: gradient_checkpointing.unwrap_or(false),
+        precision: precision.unwrap_or_default(),
     }
+}
+
+/// The fall at the end, which the other schedules have not. Of a schedule that was misspelt nothing is said.
+fn lr_decay(section: &mut Section, schedule: Option<Schedule>) -> f64 {
+    match schedule {
+        Some(Schedule::WarmupStableDecay) => {}
+        None if section.has("lr_schedule") => {}
+        None | Some(Schedule::Constant | Schedule::Linear | Schedule::Cosine) => {
+            section.refuse("lr_decay", "only `lr_schedule = \"warmup_stable_decay\"` has it");
+            return 0.0;
+        }
+    }
+    section.real("lr_decay", Interval::from(0.0).to(1.0)).unwrap_or(0.2)
 }
 
 /// Momentum, which AdamW has not. Of an optimizer that was misspelt nothing is said.

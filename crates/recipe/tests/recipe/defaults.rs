@@ -10,7 +10,7 @@ use orchestrate_ml::prune::{Criterion, Granularity, SparsitySchedule};
 use orchestrate_ml::quantize::ObserverKind;
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::{Initialization, Precision};
-use orchestrate_ml::training::Training;
+use orchestrate_ml::training::{ProductPrecision, Training};
 use orchestrate_recipe::{Prune, Quantize, Recipe, StepKind};
 
 /// The training of a step that says nothing of it.
@@ -24,12 +24,14 @@ const DEFAULT: Training = Training {
     weight_decay: 0.01,
     schedule: Schedule::Linear,
     warmup: 0.1,
+    lr_decay: 0.0,
     gradient_clip: 1.0,
     label_smoothing: 0.0,
     dropout: 0.1,
     bucket_by_length: true,
     gradient_accumulation: 1,
     gradient_checkpointing: false,
+    precision: ProductPrecision::F32,
 };
 
 /// The same for a step that trains a trained model on.
@@ -366,6 +368,8 @@ train_rows = 100
 architecture = "lenet5"
 [model.mlp]
 architecture = "mlp"
+[model.resnet]
+architecture = "resnet8"
 [step.a]
 kind = "train"
 data = "digits"
@@ -374,6 +378,10 @@ model = "lenet"
 kind = "train"
 data = "digits"
 model = "mlp"
+[step.c]
+kind = "train"
+data = "digits"
+model = "resnet"
 "#;
     let recipe = recipe(text);
     let model = |name: &str| match kind(&recipe, name) {
@@ -386,4 +394,8 @@ model = "mlp"
     };
     assert_eq!(model("a"), lenet);
     assert_eq!(model("b"), ModelSpec::Mlp { hidden: vec![300, 100] });
+    let resnet = ModelSpec::Resnet8 {
+        channels: vec![16, 32, 64],
+    };
+    assert_eq!(model("c"), resnet);
 }

@@ -37,6 +37,7 @@ pub fn sections() -> Vec<(&'static str, String)> {
         ("### `bert`", model("bert")),
         ("### `mlp`", model("mlp")),
         ("### `lenet5`", model("lenet5")),
+        ("### `resnet8`", model("resnet8")),
         ("### `train`", step("teacher")),
         ("### `distill`", step("student")),
         ("### `prune`", step("prune")),

@@ -3,8 +3,11 @@
 //!
 //! Kinds that round nothing give these bytes everywhere; the others where matrix products use the numerics class below.
 
-use orchestrate_engine::{BuildOptions, Cancel, InProcessExecutor, RunEvent, Store, build};
+use orchestrate_engine::{
+    Action, ActionId, ActionReport, BuildOptions, Cancel, InProcessExecutor, RunEvent, Store, build,
+};
 use orchestrate_ml::device::DeviceChoice;
+use orchestrate_ml::training::ProductPrecision;
 use orchestrate_recipe::{ActionKind, Kinds, Lowered, Overrides, Recipe};
 use std::num::NonZeroUsize;
 
@@ -87,11 +90,56 @@ kind = "export"
 input = "calibrated"
 "#;
 
-#[test]
-fn every_kind_gives_the_bytes_that_it_always_gave() {
+/// A residual network's way: running statistics, coupled channels, folding.
+const RESNET: &str = r#"
+[recipe]
+seed = 5
+latency_seconds = 0.0
+
+[data.digits]
+source = "builtin:digits"
+train_rows = 40
+test_rows = 10
+
+[model.resnet]
+architecture = "resnet8"
+channels = [8, 8, 16]
+
+[step.reader]
+kind = "train"
+data = "digits"
+model = "resnet"
+epochs = 1
+batch_size = 16
+
+[step.narrow]
+kind = "prune"
+input = "reader"
+target = 0.25
+round_to = 2
+rounds = 1
+batch_size = 16
+
+[step.small]
+kind = "quantize"
+input = "narrow"
+batch_size = 16
+
+[step.export]
+kind = "export"
+input = "small"
+
+[step.folded]
+kind = "export"
+input = "narrow"
+precision = "f32"
+"#;
+
+/// All that the steps of a recipe come to: numerics class and a line with the digest, for each action.
+fn digests(text: &str) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("golden.toml");
-    std::fs::write(&path, RECIPE).unwrap();
+    std::fs::write(&path, text).unwrap();
     let recipe = Recipe::load(&path, &Overrides::default()).unwrap().recipe;
     let lowered = Lowered::new(&recipe).unwrap();
     let store = Store::open(&folder.path().join("cache")).unwrap();
@@ -99,6 +147,7 @@ fn every_kind_gives_the_bytes_that_it_always_gave() {
         recipe: recipe.name.clone(),
         slots: NonZeroUsize::MIN,
         keep_going: false,
+        checkpoint_every: None,
     };
     let executor = InProcessExecutor::new(&Kinds);
     let silent = |_: RunEvent| {};
@@ -114,32 +163,63 @@ fn every_kind_gives_the_bytes_that_it_always_gave() {
     )
     .unwrap();
     assert!(report.is_success(), "{report:#?}");
-
-    let lines = |exact: bool| -> String {
-        let actions = report
-            .actions
-            .iter()
-            .filter(|(id, _)| (lowered.graph.get(**id).numerics == "exact") == exact);
-        let line = |(id, action): (_, &orchestrate_engine::ActionReport)| {
-            let kind = &lowered.graph.get(id).kind;
-            format!("{kind}: {} {}\n", action.name, action.result.as_ref().unwrap().tree)
-        };
-        actions.map(|(id, action)| line((*id, action))).collect()
+    let line = |(id, action): (&ActionId, &ActionReport)| {
+        let Action { kind, numerics, .. } = lowered.graph.get(*id);
+        let tree = action.result.as_ref().unwrap().tree;
+        (numerics.clone(), format!("{kind}: {} {tree}\n", action.name))
     };
-    let all = lines(true) + &lines(false);
+    report.actions.iter().map(line).collect()
+}
+
+/// In bf16 a processor's vectors leave no trace, as long as nothing in f32 came before.
+#[test]
+fn training_in_bf16_gives_the_bytes_that_it_always_gave() {
+    let steps = ["teacher", "reader"];
+    let text = steps.iter().fold(RECIPE.to_owned(), |text, step| {
+        let head = format!("[step.{step}]\n");
+        text.replace(&head, &format!("{head}precision = \"bf16\"\n"))
+    });
+    let rounded = "[step.rounded]\nkind = \"quantize\"\ninput = \"teacher\"\nprecision = \"bf16\"\n";
+    let digests = digests(&(text + rounded));
+    let lines = digests.iter().filter(|(numerics, _)| numerics == "cpu-bf16");
+    let lines: String = lines.map(|(_, line)| line.as_str()).collect();
+    insta::assert_snapshot!("golden_bf16", lines);
+}
+
+/// The lines of those that round nothing, and of the others.
+fn exact_and_rounded(text: &str) -> [String; 2] {
+    let digests = digests(text);
+    [true, false].map(|exact| {
+        let chosen = digests.iter().filter(|(numerics, _)| (numerics == "exact") == exact);
+        chosen.map(|(_, line)| line.as_str()).collect()
+    })
+}
+
+#[test]
+fn a_residual_network_gives_the_bytes_that_it_always_gave() {
+    let all = exact_and_rounded(RESNET).concat();
+    if DeviceChoice::Cpu.numerics(ProductPrecision::F32) == NUMERICS {
+        insta::assert_snapshot!("golden_resnet8", all);
+    }
+}
+
+#[test]
+fn every_kind_gives_the_bytes_that_it_always_gave() {
+    let [exact, rounded] = exact_and_rounded(RECIPE);
+    let all = exact.clone() + &rounded;
     let missing = ActionKind::ALL
         .iter()
         .find(|kind| !all.contains(&kind.versioned().to_string()));
     assert!(missing.is_none(), "no action is of the kind {missing:?}");
 
     // The data alone are the same everywhere: what else is exact reads what was trained.
-    let data: String = lines(true)
+    let data: String = exact
         .lines()
         .filter(|line| line.contains(" data:"))
         .map(|l| format!("{l}\n"))
         .collect();
     insta::assert_snapshot!("golden_data", data);
-    if DeviceChoice::Cpu.numerics() == NUMERICS {
+    if DeviceChoice::Cpu.numerics(ProductPrecision::F32) == NUMERICS {
         insta::assert_snapshot!("golden_models", all);
     } else {
         eprintln!("skipped: the digests of trained models are frozen for {NUMERICS} only");

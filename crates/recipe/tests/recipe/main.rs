@@ -14,6 +14,8 @@ mod hostile;
 #[cfg(test)]
 mod overrides;
 #[cfg(test)]
+mod precision;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod semantics;

@@ -25,8 +25,9 @@ model = "m"
 "#;
 
 /// What gives a meaning to keys that have none by themselves.
-const COMPANIONS: [&str; 4] = [
+const COMPANIONS: [&str; 5] = [
     "",
+    "lr_schedule = \"warmup_stable_decay\"",
     "optimizer = \"sgd\"",
     "observer = \"percentile\"",
     "teacher = \"teacher\"",
@@ -156,6 +157,7 @@ fn sample_of(definition: &str) -> (Workspace, String, String) {
         "data.builtin.digits" => digits("source = \"builtin:digits\"", "source = \"builtin:digits\""),
         "data.idx" => digits("source = \"builtin:digits\"", idx),
         "model.lenet5" => digits("architecture = \"lenet5\"", "architecture = \"lenet5\""),
+        "model.resnet8" => digits("architecture = \"lenet5\"", "architecture = \"resnet8\""),
         "model.mlp" => digits("architecture = \"lenet5\"", "architecture = \"mlp\""),
         "data.text" => (
             full_with("source = \"builtin:reviews\"", text_files),

@@ -1,0 +1,56 @@
+"""Writes `f32.onnx`, `dynamic.onnx` and `static.onnx` into a case's folder: `export_onnx.py FOLDER`.
+
+The integer forms are ONNX Runtime's own: dynamic per channel, and static QDQ per channel calibrated on the same rows as
+ours. Run apart from the peers, so that neither torch nor the quantizer counts in their memory.
+"""
+
+import sys
+from pathlib import Path
+
+import models
+import torch
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from safetensors.torch import load_file
+
+
+class Rows(CalibrationDataReader):
+    """The calibration rows, cut into batches of the case's size."""
+
+    def __init__(self, folder: Path, size: int):
+        rows = load_file(folder / "batch.safetensors")["calibration"].long()
+        self.batches = iter(rows.split(size))
+
+    def get_next(self):
+        batch = next(self.batches, None)
+        return None if batch is None else {"ids": batch.numpy()}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    model = models.load(folder / "model").eval()
+    ids, _ = models.batch(folder)
+    f32, prepared = folder / "f32.onnx", folder / "prepared.onnx"
+    with torch.no_grad():
+        torch.onnx.export(model, (ids,), f32, input_names=["ids"], output_names=["logits"], dynamo=False)
+    quant_pre_process(f32, prepared)
+    quantize_dynamic(prepared, folder / "dynamic.onnx", per_channel=True, weight_type=QuantType.QInt8)
+    quantize_static(
+        prepared,
+        folder / "static.onnx",
+        Rows(folder, len(ids)),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The rows of the comparison: which two sides of which case, and how many times faster the first must be.
+
+A side is `PROGRAM-PRECISION`. A case that our `peer_bench` does not know yet, or a precision, is shown as "not there yet"
+and fails only where `--rows` asks for it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """The time of `theirs` over that of `ours` must be `target` or more; None shows without judging."""
+
+    title: str
+    case: str
+    ours: str
+    theirs: str
+    target: float | None
+
+
+def inference(shape: str) -> list[Row]:
+    case = f"infer-{shape}"
+    return [
+        Row(f"BERT-small {shape} int8, ORT dynamic", case, "ours-int8", "onnx-dynamic", 1.1),
+        Row(f"BERT-small {shape} int8, ORT static QDQ", case, "ours-int8", "onnx-static", None),
+        Row(f"BERT-small {shape} f32, ORT", case, "ours-f32", "onnx-f32", 1.0),
+        Row(f"BERT-small {shape} int8, our f32", case, "ours-int8", "ours-f32", 2.0),
+    ]
+
+
+ROWS = [
+    Row("train BERT-small b32 s64 f32, torch", "train-bert-small", "ours-f32", "torch-f32", 1.2),
+    Row("train BERT-small b32 s64 bf16, torch autocast", "train-bert-small", "ours-bf16", "torch-bf16", 1.0),
+    Row("train BERT-small b32 s64 f32, torch bf16", "train-bert-small", "ours-f32", "torch-bf16", None),
+    Row("train BERT L2 H128 b32 s32 f32, torch", "train-bert-tiny", "ours-f32", "torch-f32", 1.2),
+    Row("train LeNet-5 b64 f32, torch", "train-lenet5", "ours-f32", "torch-f32", 1.2),
+    Row("train LeNet-300-100 b64 f32, torch", "train-lenet300", "ours-f32", "torch-f32", 1.2),
+    Row("train ResNet-8 b64 f32, torch", "train-resnet8", "ours-f32", "torch-f32", 0.8),
+    Row("distil BERT-small to L2 H128 b32 s64, torch", "distil-bert", "ours-f32", "torch-f32", 1.2),
+    *inference("b1-s64"),
+    *inference("b1-s128"),
+    *inference("b8-s128"),
+]
+
+# Peak memory of the two sides of the first row: ours over theirs, at most.
+MEMORY_CASE, MEMORY_TARGET = "train-bert-small", 0.5

@@ -1,0 +1,178 @@
+//! What is locked is held, and what is checked is told: `lock`, `build --locked` and `build --check`.
+
+use crate::workspace::{Events, Workspace};
+use orchestrate_engine::{Lookup, Store};
+
+fn locked_workspace() -> Workspace {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    let told = workspace.succeed(&["lock", "recipe.toml"]).stdout;
+    assert_eq!(told, "wrote recipe.lock: 14 actions, 2 external files\n");
+    workspace
+}
+
+#[test]
+fn a_lock_made_with_two_threads_holds_with_one_elsewhere() {
+    let workspace = locked_workspace();
+    let text = std::fs::read_to_string(workspace.path("recipe.lock")).unwrap();
+    let elsewhere = Workspace::new();
+    elsewhere.write("recipe.lock", &text);
+    let mut build = elsewhere.command(&["build", "recipe.toml", "--locked"]);
+    let output = build.env("RAYON_NUM_THREADS", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let again = elsewhere.succeed(&["lock", "recipe.toml"]).stdout;
+    assert_eq!(again, "recipe.lock is up to date\n");
+    let machine = [workspace.path("").display().to_string(), "tmp".to_owned()];
+    assert!(!machine.iter().any(|path| text.contains(path)), "{text}");
+}
+
+#[test]
+fn what_differs_is_told_before_anything_runs() {
+    let workspace = locked_workspace();
+    let text = std::fs::read_to_string(workspace.path("train.tsv")).unwrap();
+    workspace.write("train.tsv", text.replace("dull", "bleak"));
+    workspace.edit("epochs = 2", "epochs = 3");
+    workspace.edit(
+        "[step.export]",
+        "[step.again]\nkind = \"evaluate\"\ninput = \"prune\"\n\n[step.export]",
+    );
+    let run = workspace.run(&["build", "recipe.toml", "--locked", "--cache", "empty"]);
+    assert_eq!(run.code, Some(5), "{}", run.stderr);
+    let told = workspace.masked(&run.stderr);
+    let expected = "error: this differs from recipe.lock:\n  \
+                    again.evaluate: is not in the lock\n  \
+                    data:texts: input train changed\n  \
+                    teacher: training.epochs 2 → 3\n\
+                    nothing was run. If this is as it should be, build without `--locked`, then run `orchestrate lock` and \
+                    commit the lock file";
+    assert_eq!(told, expected);
+    // A build that is not held to it runs, and says that the lock is old.
+    let told = workspace.succeed(&["build", "recipe.toml"]).stderr;
+    assert!(told.contains("recipe.lock is not up to date: 3 differences"), "{told}");
+    let told = workspace.succeed(&["lock", "recipe.toml"]).stdout;
+    assert!(told.contains("  teacher: training.epochs 2 → 3\n"), "{told}");
+    workspace.succeed(&["build", "recipe.toml", "--locked"]);
+}
+
+#[test]
+fn only_the_steps_that_are_built_are_held_to_the_lock() {
+    let workspace = locked_workspace();
+    workspace.edit("learning_rate = 1e-4", "learning_rate = 2e-4");
+    workspace.succeed(&["build", "recipe.toml", "prune", "--locked"]);
+    assert_eq!(workspace.run(&["build", "recipe.toml", "--locked"]).code, Some(5));
+}
+
+#[test]
+fn a_lock_that_is_absent_damaged_or_edited_is_refused_and_can_be_made_anew() {
+    let workspace = Workspace::new();
+    let absent = workspace.run(&["build", "recipe.toml", "--locked"]);
+    assert_eq!(absent.code, Some(2));
+    assert!(
+        absent.stderr.contains("there is no lock file recipe.lock"),
+        "{}",
+        absent.stderr
+    );
+    let early = workspace.run(&["lock", "recipe.toml"]);
+    assert_eq!(early.code, Some(2));
+    assert!(
+        early.stderr.contains("run `orchestrate build` first"),
+        "{}",
+        early.stderr
+    );
+
+    let workspace = locked_workspace();
+    let text = std::fs::read_to_string(workspace.path("recipe.lock")).unwrap();
+    let edits = [
+        text.replacen("[action", "<<<<<<< ours\n[action", 1),
+        text.replacen("\"seed\":3", "\"seed\":4", 1),
+        text.replacen("version = 1", "version = 2", 1),
+        text[..text.len() / 2].to_owned(),
+        String::new(),
+    ];
+    for edited in edits {
+        workspace.write("recipe.lock", &edited);
+        for arguments in [&["build", "recipe.toml", "--locked"][..], &["lock", "recipe.toml"]] {
+            let run = workspace.run(arguments);
+            assert_eq!(run.code, Some(2), "{edited}");
+            assert!(
+                run.stderr.contains("`orchestrate lock --rebuild` writes it anew"),
+                "{}",
+                run.stderr
+            );
+        }
+        workspace.succeed(&["build", "recipe.toml"]);
+        workspace.succeed(&["lock", "recipe.toml", "--rebuild"]);
+        assert_eq!(std::fs::read_to_string(workspace.path("recipe.lock")).unwrap(), text);
+    }
+}
+
+#[test]
+fn another_artifact_from_the_same_key_is_told() {
+    let workspace = locked_workspace();
+    tamper(&workspace);
+    let run = workspace.run(&["build", "recipe.toml", "teacher", "--locked"]);
+    assert_eq!(run.code, Some(5), "{}", run.stderr);
+    assert!(run.stderr.contains("  teacher: made "), "{}", run.stderr);
+}
+
+#[test]
+fn a_second_run_gives_the_same_bytes() {
+    let workspace = Workspace::new();
+    let run = workspace.succeed(&["build", "recipe.toml", "--check"]);
+    let summary = "check: 14 of 14 actions gave the same bytes and metrics a second time\n";
+    assert!(run.stdout.ends_with(summary), "{}", run.stdout);
+    let again = Events::of(&workspace.succeed(&["build", "recipe.toml", "prune", "--check", "--format", "json"]));
+    assert_eq!(again.ran(), [""; 0]);
+    let mut checked = again.actions("action_checked");
+    checked.sort_unstable();
+    let of_step = [
+        "prune.evaluate",
+        "prune.finetune-1",
+        "prune.finetune-2",
+        "prune.prune-1",
+        "prune.prune-2",
+    ];
+    assert_eq!(checked, of_step);
+}
+
+#[test]
+fn a_second_run_that_gives_other_bytes_names_the_tensor() {
+    let workspace = Workspace::new();
+    workspace.build(&[]);
+    tamper(&workspace);
+    let run = workspace.run(&["build", "recipe.toml", "teacher", "--check"]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    let told = run
+        .stderr
+        .lines()
+        .find(|line| line.contains("not reproducible"))
+        .unwrap();
+    let tensor =
+        "teacher is not reproducible: model.safetensors: tensor bert.embeddings.LayerNorm.bias [16] differs in ";
+    assert!(told.contains(tensor) && told.contains(", by at most "), "{told}");
+}
+
+/// Puts the teacher of another seed in the place of this one's.
+fn tamper(workspace: &Workspace) {
+    let other = workspace.build(&["teacher", "--set", "recipe.seed=4"]);
+    let tree = other
+        .trees()
+        .into_iter()
+        .find(|(action, _)| *action == "teacher")
+        .unwrap()
+        .1
+        .to_owned();
+    let this = workspace.build(&["teacher"]);
+    let event = this
+        .0
+        .iter()
+        .find(|event| event["event"] == "action_cached" && event["action"] == "teacher");
+    let key = event.unwrap()["key"].as_str().unwrap().parse().unwrap();
+    let store = Store::open(&workspace.path("cache")).unwrap();
+    let Lookup::Found(mut result) = store.result(&key).unwrap() else {
+        panic!("the teacher was built")
+    };
+    result.tree = tree.parse().unwrap();
+    let document = store.key_document(&key).unwrap().unwrap();
+    store.put_result(&document, &result).unwrap();
+}
