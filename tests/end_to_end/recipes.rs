@@ -61,6 +61,21 @@ fn sst2() {
     );
 }
 
+/// What is locked holds in a clean checkout, on every machine of the numerics class that made it.
+#[test]
+fn the_locks_of_the_repository_hold() {
+    for name in ["bert-small", "lenet-digits"] {
+        let workspace = Workspace::empty();
+        let recipe = format!("{}/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let run = workspace.run(&["build", &recipe, "--profile", "smoke", "--locked"]);
+        if run.code == Some(5) && run.stderr.contains("numerics ") {
+            eprintln!("skipped: the lock was made in another numerics class");
+            continue;
+        }
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+    }
+}
+
 /// No recipe is left without a test here.
 #[test]
 fn every_recipe_is_tested() {
