@@ -287,10 +287,7 @@ fn what_is_committed_and_shown_is_valid() {
         ("IMAGES", IMAGES.to_owned()),
     ];
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut committed: Vec<_> = std::fs::read_dir(root.join("recipes"))
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
+    let mut committed = committed_recipes();
     committed.push(root.join("crates/cli/templates/recipe.toml"));
     assert!(committed.len() > 2);
     texts.extend(
@@ -310,11 +307,18 @@ fn what_is_committed_and_shown_is_valid() {
     }
 }
 
+/// The recipes of the repository; locks lie beside them.
+fn committed_recipes() -> Vec<std::path::PathBuf> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect()
+}
+
 #[test]
 fn committed_recipes_lead_their_editors_to_it() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for file in std::fs::read_dir(root.join("recipes")).unwrap() {
-        let path = file.unwrap().path();
+    for path in committed_recipes() {
         let text = std::fs::read_to_string(&path).unwrap();
         let named = text.lines().next().and_then(|line| line.strip_prefix("#:schema "));
         let named = named.unwrap_or_else(|| panic!("{} has no `#:schema` on top", path.display()));
