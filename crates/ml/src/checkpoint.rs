@@ -229,7 +229,9 @@ fn found_in(checkpoints: &Checkpoints) -> Vec<Found> {
 
 fn digest_of(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path).map_err(Error::io("read", path))?;
+    // Read rather than mapped: a mapped file that is cut off meanwhile would end the process.
+    let hashed = File::open(path).and_then(|file| hasher.update_reader(file).map(drop));
+    hashed.map_err(Error::io("read", path))?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
