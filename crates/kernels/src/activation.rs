@@ -6,6 +6,7 @@ use crate::elementary;
 use crate::isa::multiversion;
 use crate::storage::{TASK, cpu_slice, elementwise_backward, is_fused, transform};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
 
 /// x · Φ(x), the exact form of the Gaussian error linear unit (Hendrycks & Gimpel 2016). Any shape.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
@@ -74,6 +75,17 @@ impl CustomOp1 for Elementwise {
         };
         gradient.map(Some)
     }
+}
+
+/// [`gelu`] of each value.
+pub(crate) fn gelu_of(values: &[f32]) -> Vec<f32> {
+    transform(values, TASK, |_, piece| gelu_forward(piece))
+}
+
+/// Turns the gradient of [`gelu`]'s output into that of its argument `x`.
+pub(crate) fn gelu_gradient(gradient: &mut [f32], x: &[f32]) {
+    let pieces = gradient.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
+    pieces.for_each(|(gradient, x)| gelu_backward(gradient, x));
 }
 
 multiversion! {

@@ -9,7 +9,7 @@ use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply_into, multiply_shared};
 use crate::softmax::{self, masked_softmax_rows, softmax_backward_rows};
-use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor};
+use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor, zeros};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -30,36 +30,37 @@ pub fn attention(
     precision: ProductPrecision,
 ) -> Result<Tensor> {
     let (batch, length, width) = q.dims3()?;
-    if k.dims() != q.dims() || v.dims() != q.dims() || heads == 0 || width % heads != 0 {
-        bail!(
-            "attention of {heads} heads over {:?}, {:?} and {:?}",
-            q.dims(),
-            k.dims(),
-            v.dims()
-        )
+    if k.dims() != q.dims() || v.dims() != q.dims() {
+        bail!("attention over {:?}, {:?} and {:?}", q.dims(), k.dims(), v.dims())
+    }
+    check([batch, length, width], key_mask, heads, dropout)?;
+    if !is_fused(q) {
+        return reference(q, k, v, key_mask, heads, dropout);
+    }
+    let op = Attention::new([batch, length, width], key_mask, heads, dropout, precision)?;
+    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+/// Checks what comes beside queries, keys and values of a shape.
+fn check(
+    [batch, length, width]: [usize; 3],
+    key_mask: Option<&Tensor>,
+    heads: usize,
+    dropout: Option<Dropout>,
+) -> Result<()> {
+    if heads == 0 || width % heads != 0 {
+        bail!("attention of {heads} heads over a width of {width}")
     }
     if let Some(mask) = key_mask
         && mask.dims() != [batch, length]
     {
-        bail!("attention over {:?} with a mask of {:?}", q.dims(), mask.dims())
+        bail!(
+            "attention over {:?} with a mask of {:?}",
+            [batch, length, width],
+            mask.dims()
+        )
     }
-    if let Some(dropout) = dropout {
-        dropout.check()?;
-    }
-    if !is_fused(q) {
-        return reference(q, k, v, key_mask, heads, dropout);
-    }
-    let keys = Keys::new(key_mask, batch, length)?;
-    let op = Attention {
-        batch,
-        length,
-        heads,
-        depth: width / heads,
-        keys,
-        dropout,
-        precision,
-    };
-    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+    dropout.map_or(Ok(()), Dropout::check)
 }
 
 fn reference(
@@ -130,7 +131,8 @@ impl Keys {
     }
 }
 
-struct Attention {
+/// What is known before queries, keys and values.
+pub(crate) struct Attention {
     batch: usize,
     length: usize,
     heads: usize,
@@ -150,6 +152,29 @@ struct Head {
 }
 
 impl Attention {
+    /// Of queries, keys and values of `[batch, length, width]`.
+    ///
+    /// # Errors
+    /// As [`attention`].
+    pub(crate) fn new(
+        [batch, length, width]: [usize; 3],
+        key_mask: Option<&Tensor>,
+        heads: usize,
+        dropout: Option<Dropout>,
+        precision: ProductPrecision,
+    ) -> Result<Self> {
+        check([batch, length, width], key_mask, heads, dropout)?;
+        Ok(Self {
+            batch,
+            length,
+            heads,
+            depth: width / heads,
+            keys: Keys::new(key_mask, batch, length)?,
+            dropout,
+            precision,
+        })
+    }
+
     fn width(&self) -> usize {
         self.heads * self.depth
     }
@@ -206,8 +231,9 @@ impl Attention {
         }
     }
 
-    fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; q.len()];
+    /// The context, in the shape of `q`, `k` and `v`.
+    pub(crate) fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+        let mut out = zeros(q.len());
         let shared = Shared::new(&mut out);
         let square = self.length * self.length;
         self.heads().filter(|head| head.used > 0).for_each_init(
@@ -226,8 +252,8 @@ impl Attention {
     }
 
     /// The gradients of q, k and v.
-    fn backward(&self, g: &[f32], q: &[f32], k: &[f32], v: &[f32]) -> [Vec<f32>; 3] {
-        let mut gradients = [(); 3].map(|()| vec![0.0; q.len()]);
+    pub(crate) fn backward(&self, g: &[f32], q: &[f32], k: &[f32], v: &[f32]) -> [Vec<f32>; 3] {
+        let mut gradients = [(); 3].map(|()| zeros(q.len()));
         let shared = gradients.each_mut().map(|gradient| Shared::new(gradient));
         let square = self.length * self.length;
         self.heads().filter(|head| head.used > 0).for_each_init(

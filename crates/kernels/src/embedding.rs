@@ -4,7 +4,7 @@
 
 use crate::gradients::hand_over;
 use crate::layer_norm::add_to;
-use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor};
+use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor, zeros};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -72,7 +72,7 @@ impl CustomOp1 for Embedding {
 
 /// The sum of the rows of `gradient` at their ids, all other rows zero.
 fn scatter(ids: &[u32], gradient: &[f32], rows: usize, width: usize) -> Vec<f32> {
-    let mut table = vec![0.0; rows * width];
+    let mut table = zeros(rows * width);
     let mut order: Vec<(u32, u32)> = ids.iter().zip(0u32..).map(|(&id, position)| (id, position)).collect();
     order.sort_unstable();
     // One piece of the table for each id that occurs, cut off from the front in rising order.

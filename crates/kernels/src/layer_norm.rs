@@ -9,6 +9,8 @@ use crate::lanes;
 use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// Rows whose gain and bias gradients are summed in one go.
 const ROWS: usize = 32;
@@ -88,9 +90,10 @@ impl CustomOp3 for LayerNorm {
         let (x_storage, x_layout) = x.storage_and_layout();
         let (w_storage, w_layout) = weight.storage_and_layout();
         let (g_storage, g_layout) = gradient.storage_and_layout();
+        let x_values = slice(&x_storage, x_layout)?;
         let (values, parameters) = backward(
             slice(&g_storage, g_layout)?,
-            slice(&x_storage, x_layout)?,
+            |range| Cow::Borrowed(&x_values[range]),
             slice(&w_storage, w_layout)?,
             self.eps,
         );
@@ -103,8 +106,14 @@ impl CustomOp3 for LayerNorm {
     }
 }
 
-/// The gradient of `x`, and those of weight and bias one after the other.
-fn backward(gradient: &[f32], x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
+/// The gradient of the op's input, of which `input` gives any range of whole rows, and those of weight and bias one after
+/// the other.
+pub(crate) fn backward<'a>(
+    gradient: &[f32],
+    input: impl Fn(Range<usize>) -> Cow<'a, [f32]> + Sync,
+    weight: &[f32],
+    eps: f32,
+) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len();
     let block = ROWS * width;
     let mut partial = vec![0.0; gradient.len().div_ceil(block) * 2 * width];
@@ -114,7 +123,7 @@ fn backward(gradient: &[f32], x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>,
         let piece = piece.write_copy_of_slice(&gradient[range.clone()]);
         let mut sums = partials[offset / block].lock().expect("one task has this block");
         let (weight_sums, bias_sums) = sums.split_at_mut(width);
-        backward_rows(piece, &x[range], weight, weight_sums, bias_sums, eps);
+        backward_rows(piece, &input(range), weight, weight_sums, bias_sums, eps);
         piece
     });
     drop(partials);
@@ -142,7 +151,8 @@ multiversion! {
         }
     }
 
-    fn normalize_rows(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    /// Each row of `weight`'s length by itself.
+    pub(crate) fn normalize_rows(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
         for row in rows.chunks_exact_mut(weight.len()) {
             let (mean, inverse) = moments(row, eps);
             for ((v, &w), &b) in row.iter_mut().zip(weight).zip(bias) {

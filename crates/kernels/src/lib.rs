@@ -16,7 +16,9 @@
 
 mod activation;
 mod adamw;
+mod add_norm;
 mod add_relu;
+mod affine;
 mod attention;
 mod average_pool;
 mod batch_norm;
@@ -30,6 +32,7 @@ mod dropout;
 mod elementary;
 mod embedding;
 mod fake_quantize;
+mod feed_forward;
 mod gradients;
 mod int8;
 mod isa;
@@ -47,6 +50,7 @@ mod product;
 mod random;
 mod reduction;
 mod scale_channels;
+mod self_attention;
 mod sgd;
 mod softmax;
 mod storage;
@@ -56,7 +60,9 @@ mod testing;
 
 pub use activation::{gelu, relu, tanh};
 pub use adamw::{AdamWStep, adamw_step};
+pub use add_norm::add_norm;
 pub use add_relu::add_relu;
+pub use affine::Affine;
 pub use attention::attention;
 pub use average_pool::global_average_pool;
 pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_relu};
@@ -69,6 +75,7 @@ pub use embedding::embedding;
 pub use fake_quantize::{
     ActivationQuantizer, fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
 };
+pub use feed_forward::feed_forward;
 pub use gradients::{Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
 pub use isa::{Isa, bf16_is_emulated, numerics_isa, with_isa};
@@ -81,5 +88,6 @@ pub use precision::ProductPrecision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
 pub use scale_channels::scale_channels;
+pub use self_attention::{Projections, self_attention};
 pub use sgd::{SgdStep, sgd_step};
 pub use softmax::softmax_last_dim;

@@ -110,7 +110,7 @@ impl CustomOp2 for Linear {
         let (rows, shape) = self.shape(x_layout);
         let x = Matrix::new(cpu_slice(x, x_layout)?, rows, self.inputs);
         let weight = Matrix::new(cpu_slice(weight, weight_layout)?, self.outputs, self.inputs);
-        let out = multiply(x, weight.transposed(), self.precision, Threads::All);
+        let out = forward_rows(x, weight, None, self.precision);
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -144,15 +144,7 @@ impl CustomOp3 for Linear {
         let (rows, shape) = self.shape(x_layout);
         let x = Matrix::new(cpu_slice(x, x_layout)?, rows, self.inputs);
         let weight = Matrix::new(cpu_slice(weight, weight_layout)?, self.outputs, self.inputs);
-        let mut out = repeat_row(cpu_slice(bias, bias_layout)?, rows);
-        multiply_into(
-            &mut out,
-            x,
-            weight.transposed(),
-            Output::Add,
-            self.precision,
-            Threads::All,
-        );
+        let out = forward_rows(x, weight, Some(cpu_slice(bias, bias_layout)?), self.precision);
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -171,6 +163,22 @@ impl CustomOp3 for Linear {
         let bias = hand_over(bias, tensor(column_sums(g, self.outputs), self.outputs)?)?;
         Ok((input, weight, bias))
     }
+}
+
+/// The rows of `x` times the transpose of `weight`, plus `bias`.
+pub(crate) fn forward_rows(
+    x: Matrix<'_>,
+    weight: Matrix<'_>,
+    bias: Option<&[f32]>,
+    precision: ProductPrecision,
+) -> Vec<f32> {
+    let weight = weight.transposed();
+    let Some(bias) = bias else {
+        return multiply(x, weight, precision, Threads::All);
+    };
+    let mut out = repeat_row(bias, x.rows());
+    multiply_into(&mut out, x, weight, Output::Add, precision, Threads::All);
+    out
 }
 
 /// `rows` copies of `row`.

@@ -144,6 +144,11 @@ pub(crate) fn build_planes<P: Send>(
     (values, prepared)
 }
 
+/// Zeros, written by all threads: an allocator that reuses memory clears it by one.
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
+    build_chunks(len, 16 * TASK, |_, piece| filled(piece, 0.0))
+}
+
 /// `piece` with `value` everywhere.
 pub(crate) fn filled(piece: &mut [MaybeUninit<f32>], value: f32) -> &mut [f32] {
     piece.fill(MaybeUninit::new(value));

@@ -2,9 +2,9 @@
 
 use super::{Block, COLUMNS, Pair, ROWS, SIDE, Sums};
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 /// Lanes of a register.
@@ -13,16 +13,53 @@ const LANES: usize = 16;
 /// Registers side by side in a row of a tile.
 const REGISTERS: usize = COLUMNS / LANES;
 
+/// The sums of a tile in registers.
+type Lanes = [[__m512; REGISTERS]; ROWS];
+
 /// As [`super::portable::tile`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn tile(sums: &mut Sums, left: &[[Pair; ROWS]], right: &[[Pair; COLUMNS]]) {
+    let start = sums.as_mut_ptr().cast::<f32>();
+    // SAFETY: the rows of `sums` are COLUMNS apart.
+    unsafe { tile_in_place(start, COLUMNS, true, 1.0, left, right) }
+}
+
+/// As [`tile`], for sums whose rows are `stride` apart from `start` on: from zero if they are not `kept`, and multiplied by
+/// `factor` in the end.
+///
+/// # Safety
+/// All rows of [`COLUMNS`] elements are valid for writes, and for reads if they are kept; nobody else touches them.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn tile_in_place(
+    start: *mut f32,
+    stride: usize,
+    kept: bool,
+    factor: f32,
+    left: &[[Pair; ROWS]],
+    right: &[[Pair; COLUMNS]],
+) {
     let mut lanes = [[_mm512_setzero_ps(); REGISTERS]; ROWS];
-    for (lanes, sums) in lanes.iter_mut().zip(sums.iter()) {
-        for (lanes, sums) in lanes.iter_mut().zip(sums.as_chunks::<LANES>().0) {
-            // SAFETY: `sums` is an array of 16 floats.
-            *lanes = unsafe { _mm512_loadu_ps(sums.as_ptr()) };
+    if kept {
+        for (row, lanes) in lanes.iter_mut().enumerate() {
+            for (register, lanes) in lanes.iter_mut().enumerate() {
+                // SAFETY: 16 elements of a row, valid for reads by this function's contract.
+                *lanes = unsafe { _mm512_loadu_ps(start.add(row * stride + register * LANES)) };
+            }
         }
     }
+    let factor = _mm512_set1_ps(factor);
+    for (row, lanes) in add_products(lanes, left, right).iter().enumerate() {
+        for (register, lanes) in lanes.iter().enumerate() {
+            let sums = _mm512_mul_ps(*lanes, factor);
+            // SAFETY: 16 elements of a row, valid for writes by this function's contract.
+            unsafe { _mm512_storeu_ps(start.add(row * stride + register * LANES), sums) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn add_products(mut lanes: Lanes, left: &[[Pair; ROWS]], right: &[[Pair; COLUMNS]]) -> Lanes {
     for (left, right) in left.iter().zip(right) {
         let mut columns = [bf16(_mm512_set1_epi32(0)); REGISTERS];
         for (columns, pairs) in columns.iter_mut().zip(right.as_chunks::<LANES>().0) {
@@ -37,12 +74,7 @@ pub(super) fn tile(sums: &mut Sums, left: &[[Pair; ROWS]], right: &[[Pair; COLUM
             }
         }
     }
-    for (lanes, sums) in lanes.iter().zip(sums) {
-        for (lanes, sums) in lanes.iter().zip(sums.as_chunks_mut::<LANES>().0) {
-            // SAFETY: `sums` is an array of 16 floats.
-            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *lanes) };
-        }
-    }
+    lanes
 }
 
 /// The bits of a register as pairs of bf16.

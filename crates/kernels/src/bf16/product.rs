@@ -46,6 +46,7 @@ pub(crate) unsafe fn product(
         right: Panels::of_columns(b, threads),
         rows: a.rows(),
         columns: b.columns(),
+        row_stride,
         output,
     };
     let across = product.right.count().div_ceil(COLUMN_PANELS);
@@ -66,6 +67,7 @@ struct Product {
     right: Panels<COLUMNS>,
     rows: usize,
     columns: usize,
+    row_stride: usize,
     output: Output,
 }
 
@@ -96,14 +98,25 @@ impl Product {
         let height = ROWS.min(self.rows - left * ROWS);
         let width = COLUMNS.min(self.columns - right * COLUMNS);
         let end = (first + DEPTH).min(self.left.depth());
+        let kept = first > 0 || self.output == Output::Add;
+        let (rows, columns) = (self.left.part(left, first, end), self.right.part(right, first, end));
+        #[cfg(target_arch = "x86_64")]
+        if (height, width) == (ROWS, COLUMNS) && Isa::current() == Isa::Avx512Bf16 {
+            let factor = match self.output {
+                Output::Replace { factor } if end == self.left.depth() => factor,
+                Output::Replace { .. } | Output::Add => 1.0,
+            };
+            let stride = self.row_stride;
+            // SAFETY: a whole tile of this task, `row_stride` from row to row; this processor has the instructions.
+            return unsafe { super::avx512::tile_in_place(target(0), stride, kept, factor, rows, columns) };
+        }
         let mut sums = [[0.0; COLUMNS]; ROWS];
-        if first > 0 || self.output == Output::Add {
+        if kept {
             for (row, sums) in sums[..height].iter_mut().enumerate() {
                 // SAFETY: `width` elements of a row of this tile, which are initialized.
                 unsafe { copy(target(row), sums.as_mut_ptr(), width) };
             }
         }
-        let (rows, columns) = (self.left.part(left, first, end), self.right.part(right, first, end));
         add_products(&mut sums, rows, columns);
         if end == self.left.depth() {
             self.finish(&mut sums);

@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::parameters::{Initial, Parameters};
+use crate::pass::Pass;
 use candle_core::Tensor;
-use orchestrate_kernels::layer_norm;
+use orchestrate_kernels::{add_norm, layer_norm};
 
 /// Gain, bias and epsilon.
 pub struct LayerNorm {
@@ -26,5 +27,11 @@ impl LayerNorm {
     /// `x: [..., width]`, the same shape out.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(layer_norm(x, &self.weight, &self.bias, self.epsilon)?)
+    }
+
+    /// The residual connection in front of the norm: that of `x` plus `branch`, to which the next dropout is applied.
+    pub fn forward_sum(&self, x: &Tensor, branch: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (weight, bias) = (&self.weight, &self.bias);
+        Ok(add_norm(x, branch, pass.next_dropout(), weight, bias, self.epsilon)?)
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::parameters::{Initial, Parameters, Use, Weight};
 use crate::pass::Pass;
 use candle_core::Tensor;
-use orchestrate_kernels::{Int8Linear, PackedInt8, PackedLinear, linear};
+use orchestrate_kernels::{Affine, Int8Linear, PackedInt8, PackedLinear, linear};
 
 /// `y = x Wᵀ + b` with `W: [out, in]`, in the precision that its weights were found in.
 pub struct Linear {
@@ -46,6 +46,17 @@ impl Linear {
             }
         };
         Ok(Self { operand })
+    }
+
+    /// Weight and bias for an op that includes this layer, where it is nothing but their product and sum.
+    pub(super) fn affine(&self) -> Option<Affine> {
+        match &self.operand {
+            Operand::Float { simulation, bias } => Some(Affine {
+                weight: simulation.plain_weight()?.clone(),
+                bias: bias.clone(),
+            }),
+            Operand::Packed(_) | Operand::Integer(_) => None,
+        }
     }
 
     /// `x: [..., in]` to `[..., out]`.

@@ -22,6 +22,11 @@ impl Simulation {
         Self { weight, observer }
     }
 
+    /// The weight, if nothing is quantized here.
+    pub fn plain_weight(&self) -> Option<&Tensor> {
+        self.observer.is_none().then_some(&self.weight)
+    }
+
     /// The input and the weight as the layer's product is to see them: fake-quantized with the straight-through
     /// estimator (Jacob et al. 2018, section 3; Bengio et al. 2013) once there are ranges, else as they are.
     pub fn operands(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {

@@ -7,11 +7,10 @@ use super::Model;
 use crate::batch::{Batch, BatchInput};
 use crate::error::{Error, Result};
 use crate::groups::{Group, Member, Unit};
-use crate::layers::{Embedding, LayerNorm, Linear};
+use crate::layers::{Embedding, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::parameters::{Initial, Parameters};
 use crate::pass::Pass;
 use candle_core::{DType, Tensor};
-use orchestrate_kernels::{attention, gelu};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -199,14 +198,9 @@ impl Embeddings {
 
 /// One encoder layer: attention, then the feed-forward part, each with its residual and norm behind it.
 struct Block {
-    heads: usize,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    attention_output: Linear,
+    attention: SelfAttention,
     attention_norm: LayerNorm,
-    intermediate: Linear,
-    output: Linear,
+    feed_forward: FeedForward,
     output_norm: LayerNorm,
 }
 
@@ -220,13 +214,17 @@ impl Block {
         let mut linear =
             |name: &str, inputs, outputs| Linear::new(p, &format!("{path}.{name}"), inputs, outputs, INITIAL);
         Ok(Self {
-            heads,
-            query: linear("attention.self.query", hidden, context)?,
-            key: linear("attention.self.key", hidden, context)?,
-            value: linear("attention.self.value", hidden, context)?,
-            attention_output: linear("attention.output.dense", context, hidden)?,
-            intermediate: linear("intermediate.dense", hidden, neurons)?,
-            output: linear("output.dense", neurons, hidden)?,
+            attention: SelfAttention {
+                heads,
+                query: linear("attention.self.query", hidden, context)?,
+                key: linear("attention.self.key", hidden, context)?,
+                value: linear("attention.self.value", hidden, context)?,
+                output: linear("attention.output.dense", context, hidden)?,
+            },
+            feed_forward: FeedForward {
+                inner: linear("intermediate.dense", hidden, neurons)?,
+                outer: linear("output.dense", neurons, hidden)?,
+            },
             attention_norm: LayerNorm::new(p, &format!("{path}.attention.output.LayerNorm"), hidden, epsilon)?,
             output_norm: LayerNorm::new(p, &format!("{path}.output.LayerNorm"), hidden, epsilon)?,
         })
@@ -234,18 +232,10 @@ impl Block {
 
     /// `x: [B, S, hidden]`; `mask: [B, S]`, 1 where a token is.
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
-        let (q, k, v) = (
-            self.query.forward(x, pass)?,
-            self.key.forward(x, pass)?,
-            self.value.forward(x, pass)?,
-        );
-        let context = attention(&q, &k, &v, mask, self.heads, pass.next_dropout(), pass.precision())?;
-        let attended = pass.dropout(self.attention_output.forward(&context, pass)?)?;
-        let x = self.attention_norm.forward(&(attended + x)?)?;
-
-        let neurons = gelu(&self.intermediate.forward(&x, pass)?)?;
-        let output = pass.dropout(self.output.forward(&neurons, pass)?)?;
-        self.output_norm.forward(&(output + &x)?)
+        let attended = self.attention.forward(x, mask, pass)?;
+        let x = self.attention_norm.forward_sum(x, &attended, pass)?;
+        let output = self.feed_forward.forward(&x, pass)?;
+        self.output_norm.forward_sum(&x, &output, pass)
     }
 }
 

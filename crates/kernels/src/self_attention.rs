@@ -1,0 +1,275 @@
+//! Multi-head self-attention with its four projections as one op (Vaswani et al. 2017, section 3.2.2).
+//!
+//! Between forward and backward it keeps queries, keys, values and context.
+
+use crate::affine::{Affine, Kept, holds};
+use crate::attention::{Attention, attention};
+use crate::dropout::Dropout;
+use crate::precision::ProductPrecision;
+use crate::product::Output;
+use crate::storage::{cpu_slice, slice, tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+/// The projections of self-attention.
+#[derive(Debug, Clone)]
+pub struct Projections {
+    /// Of the input, `n → m`.
+    pub query: Affine,
+    /// Of the input, `n → m`.
+    pub key: Affine,
+    /// Of the input, `n → m`.
+    pub value: Affine,
+    /// Of the heads side by side, `m → k`.
+    pub output: Affine,
+}
+
+/// [`attention`] over the projections of `x: [batch, length, n]`, and the projection of its result, to
+/// `[batch, length, k]`. `key_mask` and `dropout` as there.
+///
+/// The gradients of its parameters come through [`crate::gradients`], once for each graph.
+///
+/// # Errors
+/// If the shapes do not fit, `heads` does not divide the width, or the dropout rate is not in [0, 1).
+pub fn self_attention(
+    x: &Tensor,
+    projections: &Projections,
+    key_mask: Option<&Tensor>,
+    heads: usize,
+    dropout: Option<Dropout>,
+    precision: ProductPrecision,
+) -> Result<Tensor> {
+    let (batch, length, width) = x.dims3()?;
+    let Projections {
+        query,
+        key,
+        value,
+        output,
+    } = projections;
+    let (context, inputs) = query.widths()?;
+    let (outputs, expected) = output.widths()?;
+    let agree = key.widths()? == (context, inputs) && value.widths()? == (context, inputs);
+    if !agree || width != inputs || context != expected {
+        bail!(
+            "self_attention of {:?} with {context} to {outputs} behind projections of {inputs} to {context}, {:?}, {:?}",
+            x.dims(),
+            key.weight.dims(),
+            value.weight.dims()
+        )
+    }
+    let parameters = [query, key, value, output].into_iter().flat_map(Affine::parameters);
+    if !holds(x, parameters) {
+        let [q, k, v] = [query, key, value].map(|projection| projection.apply(x, precision));
+        let context = attention(&q?, &k?, &v?, key_mask, heads, dropout, precision)?;
+        return output.apply(&context, precision);
+    }
+    x.contiguous()?.apply_op1(SelfAttention {
+        projections: projections.clone(),
+        attention: Attention::new([batch, length, context], key_mask, heads, dropout, precision)?,
+        outputs,
+        precision,
+        activations: Kept::nothing(),
+    })
+}
+
+struct SelfAttention {
+    projections: Projections,
+    attention: Attention,
+    outputs: usize,
+    precision: ProductPrecision,
+    activations: Kept<Activations>,
+}
+
+struct Activations {
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    context: Vec<f32>,
+}
+
+impl CustomOp1 for SelfAttention {
+    fn name(&self) -> &'static str {
+        "self_attention"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, layout)?;
+        let projected = |projection: &Affine| projection.forward(x, self.precision);
+        let query = projected(&self.projections.query)?;
+        let key = projected(&self.projections.key)?;
+        let value = projected(&self.projections.value)?;
+        let context = self.attention.forward(&query, &key, &value);
+        let out = self.projections.output.forward(&context, self.precision)?;
+        self.activations.put(Activations {
+            query,
+            key,
+            value,
+            context,
+        });
+        let (batch, length, _) = layout.shape().dims3()?;
+        Ok((CpuStorage::F32(out), Shape::from((batch, length, self.outputs))))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = gradient.contiguous()?;
+        let (g, g_layout) = gradient.storage_and_layout();
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (g, x_values) = (slice(&g, g_layout)?, slice(&x_storage, x_layout)?);
+        let Activations {
+            query,
+            key,
+            value,
+            mut context,
+        } = self.activations.take()?;
+        let Projections {
+            query: to_query,
+            key: to_key,
+            value: to_value,
+            output,
+        } = &self.projections;
+        output.parameter_gradients(&context, g, self.precision)?;
+        output.input_gradient_into(g, &mut context, Output::PLAIN, self.precision)?;
+        let gradients = self.attention.backward(&context, &query, &key, &value);
+        drop([query, key, value, context]);
+        let mut input = to_query.input_gradient(&gradients[0], self.precision)?;
+        for (projection, g) in [to_key, to_value].into_iter().zip(&gradients[1..]) {
+            projection.input_gradient_into(g, &mut input, Output::Add, self.precision)?;
+        }
+        for (projection, g) in [to_query, to_key, to_value].into_iter().zip(gradients) {
+            projection.parameter_gradients(x_values, &g, self.precision)?;
+        }
+        tensor(input, x.shape()).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ProductPrecision::{Bf16, F32};
+    use super::*;
+    use crate::gradients::gradients;
+    use crate::random::RandomKey;
+    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use candle_core::{Device, Var};
+
+    const DROPOUT: Dropout = Dropout {
+        rate: 0.25,
+        key: RandomKey {
+            seed: 5,
+            purpose: 6,
+            step: 7,
+        },
+    };
+
+    /// Input, then weight and bias of query, key, value and output.
+    fn samples(batch: usize, length: usize, [inputs, context, outputs]: [usize; 3]) -> [Tensor; 9] {
+        let [wide, narrow] = [[context, inputs], [outputs, context]];
+        [
+            sample(&[batch, length, inputs], 1),
+            sample(&wide, 2),
+            sample(&[context], 3),
+            sample(&wide, 4),
+            sample(&[context], 5),
+            sample(&wide, 6),
+            sample(&[context], 7),
+            sample(&narrow, 8),
+            sample(&[outputs], 9),
+        ]
+    }
+
+    fn projections(t: &[&Tensor]) -> Projections {
+        let affine = |first: usize| Affine {
+            weight: t[first].clone(),
+            bias: t[first + 1].clone(),
+        };
+        Projections {
+            query: affine(1),
+            key: affine(3),
+            value: affine(5),
+            output: affine(7),
+        }
+    }
+
+    fn composed(t: &[&Tensor], mask: Option<&Tensor>, heads: usize, dropout: Option<Dropout>) -> Result<Tensor> {
+        let p = projections(t);
+        let [q, k, v] = [&p.query, &p.key, &p.value].map(|projection| projection.apply(t[0], F32));
+        p.output
+            .apply(&attention(&q?, &k?, &v?, mask, heads, dropout, F32)?, F32)
+    }
+
+    #[test]
+    fn gradients_with_and_without_mask_and_dropout() -> Result<()> {
+        for (length, inputs, depth, heads) in [(1, 1, 1, 1), (3, 7, 7, 2), (7, 17, 3, 3), (17, 3, 1, 2), (5, 63, 17, 1)]
+        {
+            let samples = samples(2, length, [inputs, heads * depth, 3]);
+            let mask: Vec<u32> = (0..2 * length).map(|i| u32::from(i % length <= i / length)).collect();
+            let mask = Tensor::from_vec(mask, (2, length), &Device::Cpu)?;
+            for (mask, dropout) in [(None, None), (Some(&mask), None), (Some(&mask), Some(DROPOUT))] {
+                check(
+                    &samples.each_ref(),
+                    |t| self_attention(t[0], &projections(t), mask, heads, dropout, F32),
+                    |t| composed(t, mask, heads, dropout),
+                    Differences::Central,
+                    1e-4,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn same_bits_for_all_threads_and_widths() -> Result<()> {
+        let samples = samples(3, 33, [65, 34, 17]);
+        for precision in [F32, Bf16] {
+            same_bits_everywhere(&samples.each_ref(), |t| {
+                self_attention(t[0], &projections(t), None, 2, Some(DROPOUT), precision)
+            })?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_output_has_the_bits_of_the_composition() -> Result<()> {
+        let samples = samples(3, 33, [65, 34, 17]);
+        let x = Var::from_tensor(&samples[0])?;
+        let mut t = samples.each_ref();
+        t[0] = x.as_tensor();
+        let got = self_attention(t[0], &projections(&t), None, 2, None, F32)?;
+        let expected = composed(&t, None, 2, None)?;
+        assert_eq!(got.to_vec3::<f32>()?, expected.to_vec3::<f32>()?);
+        Ok(())
+    }
+
+    #[test]
+    fn candles_own_pass_and_a_second_one_are_refused_rather_than_wrong() -> Result<()> {
+        let variables: Vec<Var> = samples(2, 3, [4, 4, 4])
+            .iter()
+            .map(Var::from_tensor)
+            .collect::<Result<_>>()?;
+        let t: Vec<&Tensor> = variables.iter().map(Var::as_tensor).collect();
+        let loss = || self_attention(t[0], &projections(&t), None, 2, None, F32)?.sum_all();
+        assert!(loss()?.backward().is_err());
+        let loss = loss()?;
+        gradients(&loss)?;
+        let message = gradients(&loss).expect_err("nothing was kept").to_string();
+        assert!(message.contains("computed already"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn empty_batch_and_wrong_shapes() -> Result<()> {
+        let empty = samples(0, 3, [4, 6, 2]);
+        let of = |t: &[&Tensor], heads| self_attention(t[0], &projections(t), None, heads, None, F32);
+        assert_eq!(of(&empty.each_ref(), 2)?.dims(), [0, 3, 2]);
+        let samples = samples(2, 3, [4, 6, 2]);
+        assert!(
+            of(&samples.each_ref(), 4).is_err(),
+            "heads that do not divide the width"
+        );
+        for wrong in 1..9 {
+            let other = sample(&[5; 2][..samples[wrong].rank()], 1);
+            let mut t = samples.each_ref();
+            t[wrong] = &other;
+            assert!(of(&t, 2).is_err(), "parameter {wrong}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! Multi-head self-attention (Vaswani et al. 2017, section 3.2.2).
+
+use super::linear::Linear;
+use crate::error::Result;
+use crate::pass::Pass;
+use candle_core::Tensor;
+use orchestrate_kernels::{Projections, attention, self_attention};
+
+/// Heads over projections of one input, and the projection of what they give.
+pub struct SelfAttention {
+    /// How many heads there are.
+    pub heads: usize,
+    /// To what is looked for.
+    pub query: Linear,
+    /// To what is compared with it.
+    pub key: Linear,
+    /// To what is gathered.
+    pub value: Linear,
+    /// From the heads side by side.
+    pub output: Linear,
+}
+
+impl SelfAttention {
+    /// `x: [B, S, width]`, the same shape out; `mask: [B, S]`, 1 where a token is.
+    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
+        let (dropout, precision) = (pass.next_dropout(), pass.precision());
+        if let Some(projections) = self.projections() {
+            return Ok(self_attention(x, &projections, mask, self.heads, dropout, precision)?);
+        }
+        let (q, k, v) = (
+            self.query.forward(x, pass)?,
+            self.key.forward(x, pass)?,
+            self.value.forward(x, pass)?,
+        );
+        let context = attention(&q, &k, &v, mask, self.heads, dropout, precision)?;
+        self.output.forward(&context, pass)
+    }
+
+    fn projections(&self) -> Option<Projections> {
+        Some(Projections {
+            query: self.query.affine()?,
+            key: self.key.affine()?,
+            value: self.value.affine()?,
+            output: self.output.affine()?,
+        })
+    }
+}
