@@ -19,6 +19,8 @@ pub struct Built<'a> {
     pub gates: Vec<GateReport>,
     /// What came of running actions a second time, if that was asked for.
     pub reproductions: Option<BTreeMap<ActionId, Reproduction>>,
+    /// How what was made differs from what is locked, if it does.
+    pub other_than_locked: Option<Failure>,
 }
 
 impl Built<'_> {
@@ -29,8 +31,15 @@ impl Built<'_> {
             report: &self.report,
             steps: &self.steps,
             gates: &self.gates,
-            failures: &self.placing.failures,
+            failures: self.failures(),
         }
+    }
+
+    /// What went wrong beside the actions and gates, each under a title.
+    pub fn failures(&self) -> Vec<(&'static str, &Failure)> {
+        let exports = self.placing.failures.iter().map(|failure| ("export", failure));
+        let lock = self.other_than_locked.iter().map(|failure| ("lock", failure));
+        exports.chain(lock).collect()
     }
 
     /// The code to end with.
@@ -56,11 +65,10 @@ impl Built<'_> {
         if let Some(code) = self.code_of_check() {
             return code;
         }
-        if self.gates.iter().all(|gate| gate.met) {
-            ExitCode::Done
-        } else {
-            ExitCode::GateNotMet
+        if !self.gates.iter().all(|gate| gate.met) {
+            return ExitCode::GateNotMet;
         }
+        self.other_than_locked.as_ref().map_or(ExitCode::Done, Failure::code)
     }
 
     /// The code of a check that did not go well.

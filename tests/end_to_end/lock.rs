@@ -110,9 +110,15 @@ fn a_lock_that_is_absent_damaged_or_edited_is_refused_and_can_be_made_anew() {
 fn another_artifact_from_the_same_key_is_told() {
     let workspace = locked_workspace();
     tamper(&workspace);
-    let run = workspace.run(&["build", "recipe.toml", "teacher", "--locked"]);
+    let junit = ["--junit", "report.xml"];
+    let run = workspace.run(&[&["build", "recipe.toml", "teacher", "--locked"][..], &junit].concat());
     assert_eq!(run.code, Some(5), "{}", run.stderr);
     assert!(run.stderr.contains("  teacher: made "), "{}", run.stderr);
+    let report = std::fs::read_to_string(workspace.path("report.xml")).unwrap();
+    assert!(
+        report.contains(r#"<testcase name="lock""#) && report.contains("teacher: made "),
+        "{report}"
+    );
 }
 
 #[test]

@@ -60,8 +60,8 @@ impl<'a> GitHub<'a> {
                 self.mark(Level::Error, written_at, &format!("{} failed", action.name), error);
             }
         }
-        for failure in build.failures {
-            self.mark(Level::Error, "", "export", &failure.to_string());
+        for (title, failure) in &build.failures {
+            self.mark(Level::Error, "", title, &failure.to_string());
         }
         for gate in build.gates.iter().filter(|gate| !gate.met) {
             let text = format!("{}, found {}", gate.condition, gate.found);
@@ -164,7 +164,7 @@ fn summary(build: &BuildView<'_>) -> String {
             let _ = write!(text, "\n### {} failed\n\n{}", action.name, fenced(&told));
         }
     }
-    for failure in build.failures {
+    for (_, failure) in &build.failures {
         let _ = write!(text, "\n{}", fenced(&failure.to_string()));
     }
     text.push_str(&digests(build.report));

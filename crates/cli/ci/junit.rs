@@ -39,12 +39,12 @@ pub fn of_build(build: &BuildView<'_>) -> Report {
         case.set_time(time(actions.iter().map(|action| action.seconds).sum()));
         steps.add_test_case(case);
     }
-    for failure in build.failures {
+    for (title, failure) in &build.failures {
         let mut case = TestCase::new(
-            "export",
-            non_success(NonSuccessKind::Error, "export", &failure.to_string(), ""),
+            *title,
+            non_success(NonSuccessKind::Error, title, &failure.to_string(), ""),
         );
-        case.set_classname(format!("{recipe}.export"));
+        case.set_classname(format!("{recipe}.{title}"));
         steps.add_test_case(case);
     }
     steps.set_time(time(build.report.seconds));

@@ -27,8 +27,8 @@ pub struct BuildView<'a> {
     pub report: &'a BuildReport,
     pub steps: &'a [StepReport],
     pub gates: &'a [GateReport],
-    /// Exports that could not be put in place.
-    pub failures: &'a [Failure],
+    /// What went wrong beside the actions and gates, each under a title.
+    pub failures: Vec<(&'static str, &'a Failure)>,
 }
 
 impl<'a> CiReports<'a> {

@@ -45,24 +45,19 @@ fn carry_out(arguments: &Build, reports: &CiReports<'_>) -> Result<ExitCode, Fai
         RunEvent::RunFinished { .. } => *end.lock().expect("no reporter panics") = Some(event),
         event => reporter.event(&event),
     };
-    let built = bring_up_to_date(arguments, &session, &store, &cancel, &sink)?;
+    let mut built = bring_up_to_date(arguments, &session, &store, &cancel, &sink)?;
+    built.other_than_locked = lock.compare(&built.report).err();
     reporter.clear();
     let told = match arguments.format {
         Format::Human => built.show(),
         Format::Json => built.print_events(end.into_inner().expect("no reporter panics")),
     };
-    built.placing.failures.iter().for_each(Failure::show);
+    built.failures().iter().for_each(|(_, failure)| failure.show());
     if built.report.executed > 0 && !built.report.cancelled {
         keep_below(arguments.cache_size, &mut store);
     }
     let reported = reports.of_build(&built.view());
     let mut code = built.code();
-    if let Err(failure) = lock.compare(&built.report) {
-        failure.show();
-        if code == ExitCode::Done {
-            code = failure.code();
-        }
-    }
     for failure in [told, reported].into_iter().filter_map(Result::err) {
         // A reader that went away hears what came of the build from the exit code all the same.
         if !matches!(failure, Failure::OutputClosed) {
@@ -110,6 +105,7 @@ fn bring_up_to_date<'a>(
             report,
             steps,
             reproductions: None,
+            other_than_locked: None,
         })
     };
     let built = once()?;

@@ -32,7 +32,8 @@ pub fn run(arguments: &LockArguments) -> Result<ExitCode, Failure> {
     }
     if let Some(former) = &former {
         let mut changed = differences(former, &session, &store, &[])?;
-        let artifacts = lock.action.iter();
+        let same_key = |name: &String, key| former.action.get(name).is_some_and(|former| former.key == key);
+        let artifacts = lock.action.iter().filter(|(name, locked)| same_key(name, locked.key));
         changed.extend(former.other_artifacts(artifacts.map(|(name, locked)| (name.as_str(), locked.artifact))));
         changed
             .iter()

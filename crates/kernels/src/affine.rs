@@ -62,7 +62,7 @@ impl Affine {
         let rows = g.len() / outputs;
         if self.weight.track_op() {
             let (x, g) = (Matrix::new(x, rows, inputs), Matrix::new(g, rows, outputs));
-            let gradient = multiply(g.transposed(), x, precision, Threads::All);
+            let gradient = multiply(g.transposed(), x, Output::PLAIN, precision, Threads::All);
             hand_over_all(&self.weight, tensor(gradient, (outputs, inputs))?)?;
         }
         if self.bias.track_op() {
@@ -77,7 +77,7 @@ impl Affine {
         let (weight, layout) = self.weight.storage_and_layout();
         let weight = Matrix::new(slice(&weight, layout)?, outputs, inputs);
         let g = Matrix::new(g, g.len() / outputs, outputs);
-        Ok(multiply(g, weight, precision, Threads::All))
+        Ok(multiply(g, weight, Output::PLAIN, precision, Threads::All))
     }
 
     /// As [`Self::input_gradient`], put into or added to `out`.
@@ -85,7 +85,7 @@ impl Affine {
         &self,
         g: &[f32],
         out: &mut [f32],
-        output: Output,
+        output: Output<'_>,
         precision: ProductPrecision,
     ) -> Result<()> {
         let (outputs, inputs) = self.widths()?;

@@ -1,8 +1,7 @@
 //! Which instruction set the kernels run with, chosen at run time, and the macro that compiles a loop once for each.
 //!
 //! Every set gives the same bits: the sets differ in width alone, and no kernel lets the compiler reorder or fuse
-//! floating-point operations. The f32 matrix product is the `gemm` crate's and follows the processor, not [`with_isa`];
-//! [`numerics_isa`] names what it uses.
+//! floating-point operations that are not fused by their definition.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -12,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub enum Isa {
     /// What the target triple guarantees.
     Portable,
-    /// AVX2.
+    /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -64,7 +63,7 @@ fn detect_once() -> Isa {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     match (
-        is_x86_feature_detected!("avx2"),
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         avx512,
         is_x86_feature_detected!("avx512vnni"),
         is_x86_feature_detected!("avx512bf16"),
@@ -105,24 +104,6 @@ pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
 /// for them.
 pub fn bf16_is_emulated() -> bool {
     Isa::detect() < Isa::Avx512Bf16
-}
-
-/// What the f32 matrix product runs with on this processor. Results of different names may differ in their last bits, so
-/// the name belongs into the numerics class of a key.
-pub fn numerics_isa() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // The `gemm` crate asks for the same feature; its AVX-512 kernels are behind a Cargo feature that is off here.
-        if is_x86_feature_detected!("fma") {
-            "avx2+fma"
-        } else {
-            "x86_64"
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        std::env::consts::ARCH
-    }
 }
 
 /// Compiles each function once for every instruction set and calls the one of [`Isa::current`]. The body must be loops

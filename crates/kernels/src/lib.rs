@@ -7,8 +7,8 @@
 //! Invariants:
 //! - **Same bits for any number of threads.** Work is split by shape, never by thread count, and partial sums are added in
 //!   the order of the data.
-//! - **Same bits for any vector width**, matrix products of f32 aside (see [`numerics_isa`]): the elementary functions are
-//!   our own polynomials and no multiplication is fused with an addition. Products in bf16 have the same bits everywhere.
+//! - **Same bits for any vector width**: the elementary functions are our own polynomials, in which no multiplication is fused
+//!   with an addition, and in matrix products each one is.
 //! - Integer products are exact, so that they are equal on every instruction set.
 //!
 //! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics, strided outputs
@@ -22,7 +22,6 @@ mod affine;
 mod attention;
 mod average_pool;
 mod batch_norm;
-mod bf16;
 mod checkpoint;
 mod conv2d;
 mod conv3x3;
@@ -78,7 +77,7 @@ pub use fake_quantize::{
 pub use feed_forward::feed_forward;
 pub use gradients::{Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
-pub use isa::{Isa, bf16_is_emulated, numerics_isa, with_isa};
+pub use isa::{Isa, bf16_is_emulated, with_isa};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use max_pool2d::max_pool2d;

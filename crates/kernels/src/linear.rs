@@ -4,8 +4,8 @@ use crate::gradients::hand_over;
 use crate::layer_norm::{add_to, sum_rows};
 use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
-use crate::product::{Output, Threads, multiply, multiply_into};
-use crate::storage::{build_chunks, cpu_slice, is_fused, slice, tensor};
+use crate::product::{Output, Threads, multiply};
+use crate::storage::{cpu_slice, is_fused, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -79,13 +79,16 @@ impl Linear {
         let g = Matrix::new(g, rows, self.outputs);
         let input_gradient = if x.track_op() {
             let weight = Matrix::new(slice(&w_storage, w_layout)?, self.outputs, self.inputs);
-            Some(tensor(multiply(g, weight, self.precision, Threads::All), x.shape())?)
+            Some(tensor(
+                multiply(g, weight, Output::PLAIN, self.precision, Threads::All),
+                x.shape(),
+            )?)
         } else {
             None
         };
         let weight_gradient = if weight.track_op() {
             let x = Matrix::new(slice(&x_storage, x_layout)?, rows, self.inputs);
-            let gradient = multiply(g.transposed(), x, self.precision, Threads::All);
+            let gradient = multiply(g.transposed(), x, Output::PLAIN, self.precision, Threads::All);
             let gradient = tensor(gradient, (self.outputs, self.inputs))?;
             hand_over(weight, gradient)?
         } else {
@@ -172,25 +175,8 @@ pub(crate) fn forward_rows(
     bias: Option<&[f32]>,
     precision: ProductPrecision,
 ) -> Vec<f32> {
-    let weight = weight.transposed();
-    let Some(bias) = bias else {
-        return multiply(x, weight, precision, Threads::All);
-    };
-    let mut out = repeat_row(bias, x.rows());
-    multiply_into(&mut out, x, weight, Output::Add, precision, Threads::All);
-    out
-}
-
-/// `rows` copies of `row`.
-fn repeat_row(row: &[f32], rows: usize) -> Vec<f32> {
-    let chunk = ROWS * row.len().max(1);
-    build_chunks(rows * row.len(), chunk, |_, piece| {
-        for target in piece.chunks_exact_mut(row.len()) {
-            target.write_copy_of_slice(row);
-        }
-        // SAFETY: a piece is a whole number of rows, as both its offset and the buffer's end are, and each was written.
-        unsafe { piece.assume_init_mut() }
-    })
+    let output = bias.map_or(Output::PLAIN, Output::Biased);
+    multiply(x, weight.transposed(), output, precision, Threads::All)
 }
 
 /// The sum over all rows of `width`, per block of rows and then over the blocks in their order.

@@ -64,6 +64,11 @@ impl<'a> Matrix<'a> {
         [self.row_stride, self.column_stride]
     }
 
+    /// The first element.
+    pub(crate) fn start(&self) -> *const f32 {
+        self.values.as_ptr()
+    }
+
     /// The elements from that row and column on, to the slice's end.
     ///
     /// # Panics

@@ -1,53 +1,20 @@
-//! The fully connected layer for inference, its weight laid out once in the order in which the product reads it.
+//! The fully connected layer for inference in f32, its weight laid out once: at a few rows that takes as long as the product.
 //!
-//! `gemm` lays the weight out afresh at every call, which at a few rows takes as long as the product.
-//!
-//! Invariant: the same bits as [`crate::linear`]. Where its product goes through `gemm`'s tiles, each element is a chain of
-//! fused multiply-adds in the order of the inner dimension, cut at the same places; this is that chain, sixteen columns at a
-//! time. What `gemm` sums up in another order (single rows, tiny products) goes to [`crate::linear`], as does everything
-//! where there is no AVX-512. There is no gradient.
+//! Invariant: the same bits as [`crate::linear`]. There is no gradient.
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-
-use crate::isa::Isa;
 use crate::linear::linear;
+use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
-use crate::product::inner_block;
-use crate::storage::{Shared, is_fused, slice, tensor};
-use candle_core::{D, Result, Tensor};
-use rayon::prelude::*;
-
-/// Columns of a panel.
-const PANEL: usize = 16;
-
-/// Rows of a tile.
-const ROWS: usize = 8;
-
-/// Tiles of a task in each direction: what it reads stays in the second-level cache.
-const TASK_ROWS: usize = 8;
-const TASK_PAIRS: usize = 2;
-
-/// Multiplications from which waking other threads pays.
-const PARALLEL: usize = 1 << 19;
-
-/// The largest product that `gemm` may sum up in another order.
-const TINY: usize = 16 * 16;
-
-/// Sixteen elements in a cache line of their own.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; PANEL]);
+use crate::product::{COLUMNS, Panels, multiply_panels};
+use crate::storage::{is_fused, slice, tensor};
+use candle_core::{Result, Tensor, bail};
 
 /// x · Wᵀ + b for a weight that does not change any more.
 pub struct PackedLinear {
     weight: Tensor,
     bias: Tensor,
-    /// Panels of 16 outputs, filled up with zeros; in a panel, a line for each input. Empty where it would not be used.
-    panels: Vec<Line>,
-    bias_values: Vec<f32>,
-    inputs: usize,
-    outputs: usize,
+    /// The weight laid out and the bias, where the layer is fused.
+    packed: Option<(Panels<COLUMNS>, Vec<f32>)>,
 }
 
 impl PackedLinear {
@@ -57,23 +24,17 @@ impl PackedLinear {
     /// If they do not fit each other.
     pub fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
-        let (weight, bias) = (weight.detach().contiguous()?, bias.detach().contiguous()?);
-        let fused = is_fused(&weight) && is_fused(&bias) && bias.dims() == [outputs];
-        let (mut panels, mut bias_values) = (Vec::new(), Vec::new());
-        if fused && Isa::detect() >= Isa::Avx512 && inputs > 2 {
-            let (storage, layout) = weight.storage_and_layout();
-            panels = pack(slice(&storage, layout)?, outputs, inputs);
-            bias_values = bias.to_vec1()?;
-            bias_values.resize(panels.len() / inputs * PANEL, 0.0);
+        if bias.dims() != [outputs] {
+            bail!("a weight {:?} with bias {:?}", weight.dims(), bias.dims())
         }
-        Ok(Self {
-            weight,
-            bias,
-            panels,
-            bias_values,
-            inputs,
-            outputs,
-        })
+        let (weight, bias) = (weight.detach().contiguous()?, bias.detach().contiguous()?);
+        let mut packed = None;
+        if is_fused(&weight) && is_fused(&bias) {
+            let (storage, layout) = weight.storage_and_layout();
+            let matrix = Matrix::new(slice(&storage, layout)?, outputs, inputs);
+            packed = Some((Panels::to_keep(matrix.transposed()), bias.to_vec1()?));
+        }
+        Ok(Self { weight, bias, packed })
     }
 
     /// `x: [..., in]` to `[..., out]`.
@@ -81,126 +42,19 @@ impl PackedLinear {
     /// # Errors
     /// If the last dimension is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (outputs, inputs) = self.weight.dims2()?;
         let mut shape = x.dims().to_vec();
-        let fits = shape.pop() == Some(self.inputs);
-        let rows: usize = shape.iter().product();
-        let in_tiles = rows > 1 && self.outputs > 1 && rows * self.outputs > TINY;
-        if !fits || !in_tiles || self.panels.is_empty() || !is_fused(x) || Isa::current() < Isa::Avx512 {
-            return linear(x, &self.weight, Some(&self.bias), ProductPrecision::F32);
-        }
-        debug_assert_eq!(x.dim(D::Minus1)?, self.inputs);
-        shape.push(self.outputs);
-        let x = x.detach().contiguous()?;
-        let (storage, layout) = x.storage_and_layout();
-        let mut out = vec![0.0; rows * self.outputs];
-        self.multiply(slice(&storage, layout)?, rows, &mut out);
-        tensor(out, shape)
-    }
-
-    fn multiply(&self, x: &[f32], rows: usize, out: &mut [f32]) {
-        let parallel = rows * self.outputs * self.inputs >= PARALLEL;
-        let tiles = pack_rows(x, self.inputs, parallel);
-        let pairs = self.panels.len().div_ceil(2 * self.inputs);
-        let column_tasks = pairs.div_ceil(TASK_PAIRS);
-        let row_blocks = rows.div_ceil(ROWS);
-        let shared = Shared::new(out);
-        let task = |index: usize| {
-            let first = index / column_tasks * TASK_ROWS;
-            let pair = index % column_tasks * TASK_PAIRS;
-            for pair in pair..(pair + TASK_PAIRS).min(pairs) {
-                for block in first..(first + TASK_ROWS).min(row_blocks) {
-                    let height = ROWS.min(rows - block * ROWS);
-                    let a = &tiles[block * ROWS * self.inputs..][..height * self.inputs];
-                    self.tile(a, height, block * ROWS, pair, &shared);
-                }
+        match &self.packed {
+            Some((panels, bias)) if is_fused(x) && shape.pop() == Some(inputs) => {
+                let x = x.detach().contiguous()?;
+                let (storage, layout) = x.storage_and_layout();
+                let x = Matrix::new(slice(&storage, layout)?, shape.iter().product(), inputs);
+                shape.push(outputs);
+                tensor(multiply_panels(x, panels, bias), shape)
             }
-        };
-        let tasks = row_blocks.div_ceil(TASK_ROWS) * column_tasks;
-        if parallel {
-            (0..tasks).into_par_iter().for_each(task);
-        } else {
-            (0..tasks).for_each(task);
+            _ => linear(x, &self.weight, Some(&self.bias), ProductPrecision::F32),
         }
     }
-
-    fn tile(&self, a: &[f32], height: usize, row: usize, pair: usize, out: &Shared<'_, f32>) {
-        match height {
-            1 => self.rows::<1>(a, row, pair, out),
-            2 => self.rows::<2>(a, row, pair, out),
-            3 => self.rows::<3>(a, row, pair, out),
-            4 => self.rows::<4>(a, row, pair, out),
-            5 => self.rows::<5>(a, row, pair, out),
-            6 => self.rows::<6>(a, row, pair, out),
-            7 => self.rows::<7>(a, row, pair, out),
-            _ => self.rows::<ROWS>(a, row, pair, out),
-        }
-    }
-
-    /// `R` rows from `row` on, of the two panels of `pair`.
-    fn rows<const R: usize>(&self, a: &[f32], row: usize, pair: usize, out: &Shared<'_, f32>) {
-        let panel = |index: usize| &self.panels[index * self.inputs..][..self.inputs];
-        let last = self.panels.len() / self.inputs - 1;
-        let panels = [2 * pair, (2 * pair + 1).min(last)];
-        let bias = panels.map(|index| {
-            let mut line = Line([0.0; PANEL]);
-            line.0.copy_from_slice(&self.bias_values[index * PANEL..][..PANEL]);
-            line
-        });
-        let mut sums = [bias; R];
-        let (panels, block) = (panels.map(panel), inner_block(self.inputs));
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `forward` comes here only where the processor has AVX-512.
-        unsafe {
-            avx512::tile(a, panels, block, &mut sums);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!(
-            "{block} of {} lines in {}: there are panels on x86-64 alone",
-            panels[0].len(),
-            a.len()
-        );
-        let first = 2 * pair * PANEL;
-        let width = (2 * PANEL).min(self.outputs - first);
-        for (r, sums) in sums.iter().enumerate() {
-            // SAFETY: each task has rows and columns of its own.
-            let out = unsafe { out.range((row + r) * self.outputs + first, width) };
-            for (out, line) in out.chunks_mut(PANEL).zip(sums) {
-                out.copy_from_slice(&line.0[..out.len()]);
-            }
-        }
-    }
-}
-
-fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Vec<Line> {
-    let mut panels = vec![Line([0.0; PANEL]); outputs.div_ceil(PANEL) * inputs];
-    for (panel, rows) in panels.chunks_exact_mut(inputs).zip(weight.chunks(PANEL * inputs)) {
-        for (lane, row) in rows.chunks_exact(inputs).enumerate() {
-            for (line, value) in panel.iter_mut().zip(row) {
-                line.0[lane] = *value;
-            }
-        }
-    }
-    panels
-}
-
-/// Blocks of [`ROWS`] rows, the last perhaps lower, each with the elements of one place of the inner dimension side by side.
-fn pack_rows(x: &[f32], inputs: usize, parallel: bool) -> Vec<f32> {
-    let mut packed = vec![0.0; x.len()];
-    let block = |(packed, x): (&mut [f32], &[f32])| {
-        let height = x.len() / inputs;
-        for (r, row) in x.chunks_exact(inputs).enumerate() {
-            for (place, value) in packed[r..].iter_mut().step_by(height).zip(row) {
-                *place = *value;
-            }
-        }
-    };
-    let size = ROWS * inputs;
-    if parallel {
-        packed.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(block);
-    } else {
-        packed.chunks_mut(size).zip(x.chunks(size)).for_each(block);
-    }
-    packed
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! 30522 tokens, a batch of 32 rows of 64 tokens, forward, backward, clipping and AdamW.
 //!
 //! `cargo run --release --example step_times`, with `CANDLE_NUM_THREADS=1` as workers have it. Precisions take turns, so that
-//! the ratio holds where the machine's mood does not. It compares with nothing else.
+//! the ratio holds where the machine's mood does not; the name of one as argument leaves the other out, for a profiler.
 
 use candle_core::{Device, Tensor};
 use orchestrate_kernels::{ProductPrecision, cross_entropy, gradients};
@@ -18,6 +18,7 @@ use orchestrate_ml::quantize::observer::Ranges;
 use std::io::Write;
 use std::time::Instant;
 
+const PRECISIONS: [(&str, ProductPrecision); 2] = [("f32", ProductPrecision::F32), ("bf16", ProductPrecision::Bf16)];
 const ROUNDS: usize = 12;
 const ROWS: usize = 32;
 const TOKENS: usize = 64;
@@ -76,8 +77,12 @@ impl Trainee {
 fn measure() -> Result<[Vec<f64>; 2]> {
     let mut trainee = Trainee::new()?;
     let mut times = [Vec::new(), Vec::new()];
+    let only = std::env::args().nth(1);
     for round in 0..ROUNDS {
-        for (times, precision) in times.iter_mut().zip([ProductPrecision::F32, ProductPrecision::Bf16]) {
+        for (times, (name, precision)) in times.iter_mut().zip(PRECISIONS) {
+            if only.as_deref().is_some_and(|only| only != name) {
+                continue;
+            }
             times.push(trainee.step(precision, round as u64)?);
         }
     }
@@ -87,7 +92,10 @@ fn measure() -> Result<[Vec<f64>; 2]> {
 fn main() -> Result<()> {
     prepare_process();
     let times = on_pool(measure)?;
-    for (name, mut times) in ["f32", "bf16"].into_iter().zip(times) {
+    for ((name, _), mut times) in PRECISIONS.into_iter().zip(times) {
+        if times.is_empty() {
+            continue;
+        }
         times.sort_by(f64::total_cmp);
         let (least, median) = (times[0], times[times.len() / 2]);
         let line = format!("{name:<5} least {least:7.1} ms, median {median:7.1} ms");

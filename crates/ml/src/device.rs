@@ -89,14 +89,14 @@ impl DeviceChoice {
 
     /// The numerics class: results are promised equal, bit for bit, only within one class.
     ///
-    /// On the CPU it names the widest vector instructions that matrix products of f32 use, while those of bf16 are the
-    /// same with all; on a GPU the backend alone, whose atomics make no promise at all, and which has f32 only.
+    /// On the CPU it names the precision and the architecture, on which alone the promise is tested: vector instructions and
+    /// threads make no difference. On a GPU it names the backend, whose atomics make no promise at all, and which has f32
+    /// only.
     pub fn numerics(self, precision: ProductPrecision) -> String {
+        let architecture = std::env::consts::ARCH;
         match (self.resolve(), precision) {
-            (Self::Cpu | Self::Auto, ProductPrecision::F32) => {
-                format!("cpu-f32-{}", orchestrate_kernels::numerics_isa())
-            }
-            (Self::Cpu | Self::Auto, ProductPrecision::Bf16) => "cpu-bf16".into(),
+            (Self::Cpu | Self::Auto, ProductPrecision::F32) => format!("cpu-f32-{architecture}"),
+            (Self::Cpu | Self::Auto, ProductPrecision::Bf16) => format!("cpu-bf16-{architecture}"),
             (Self::Cuda, ProductPrecision::F32 | ProductPrecision::Bf16) => "cuda-f32".into(),
             (Self::Metal, ProductPrecision::F32 | ProductPrecision::Bf16) => "metal-f32".into(),
         }

@@ -11,7 +11,7 @@ use orchestrate_ml::training::ProductPrecision;
 use orchestrate_recipe::{ActionKind, Kinds, Lowered, Overrides, Recipe};
 use std::num::NonZeroUsize;
 
-const NUMERICS: &str = "cpu-f32-avx2+fma";
+const NUMERICS: &str = "cpu-f32-x86_64";
 
 const RECIPE: &str = r#"
 [recipe]
@@ -181,7 +181,7 @@ fn training_in_bf16_gives_the_bytes_that_it_always_gave() {
     });
     let rounded = "[step.rounded]\nkind = \"quantize\"\ninput = \"teacher\"\nprecision = \"bf16\"\n";
     let digests = digests(&(text + rounded));
-    let lines = digests.iter().filter(|(numerics, _)| numerics == "cpu-bf16");
+    let lines = digests.iter().filter(|(numerics, _)| numerics == "cpu-bf16-x86_64");
     let lines: String = lines.map(|(_, line)| line.as_str()).collect();
     insta::assert_snapshot!("golden_bf16", lines);
 }

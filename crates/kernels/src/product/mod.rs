@@ -1,0 +1,237 @@
+//! Matrix products over slices, in f32 and in bf16.
+//!
+//! Operands are laid out in panels of 32-bit entries ([`panels`]), then multiplied tile by tile ([`tiled`]) by a kernel for
+//! the processor. What an entry is and how the products of entries are summed up is an [`Arithmetic`].
+//!
+//! Invariant: an element of a product has the same bits on every instruction set, for any number of threads and however the
+//! product is cut into tasks; it depends on its row and its column alone.
+
+mod bf16;
+mod f32;
+mod panels;
+mod tiled;
+
+use crate::matrix::Matrix;
+use crate::precision::ProductPrecision;
+use crate::storage::Shared;
+use bf16::Bf16;
+use f32::F32;
+pub(crate) use panels::Panels;
+use tiled::{Left, Place, Product};
+
+/// Rows of a tile.
+pub(crate) const ROWS: usize = 8;
+
+/// Columns of a tile: two registers of AVX-512.
+pub(crate) const COLUMNS: usize = 32;
+
+/// What a panel holds for one row or column and one or two places of the inner dimension.
+type Entry = u32;
+
+/// Who computes a product.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Threads {
+    /// The calling thread, which is a task of something larger.
+    One,
+    /// The pool.
+    All,
+}
+
+/// What happens to a product.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Output<'a> {
+    /// out = factor · a · b
+    Replace { factor: f32 },
+    /// out += a · b
+    Add,
+    /// out = a · b, each row with this one added
+    Biased(&'a [f32]),
+}
+
+impl Output<'_> {
+    /// out = a · b
+    pub(crate) const PLAIN: Self = Self::Replace { factor: 1.0 };
+}
+
+/// What entries are, and how their products are summed up.
+trait Arithmetic {
+    /// Elements of the inner dimension in an entry: 1 or 2.
+    const STEP: usize;
+
+    /// Panels of rows and of columns in a task.
+    const TASK: [usize; 2];
+
+    /// How many entries are summed up between two visits of a tile, of `depth` in all.
+    fn visit(depth: usize) -> usize;
+
+    /// One or two elements, the second 0 where there is none.
+    fn entry(first: f32, second: f32) -> Entry;
+
+    /// One visit of a tile.
+    ///
+    /// # Safety
+    /// `tile.out` is valid for writes of `tile.height` rows of [`COLUMNS`] elements, `tile.out_stride` apart; `tile.start`,
+    /// if any, for reads of as many; `tile.left` for reads of an entry for each row and each entry of `tile.right`. Nobody
+    /// writes there meanwhile.
+    unsafe fn add_products(tile: Tile<'_>);
+}
+
+/// One visit of a tile: out = factor · (start + Σ left · right), the factor 1 except in the last visit.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    /// At most [`ROWS`], at least 1.
+    height: usize,
+    /// An entry for each row and each of `right`'s entries, and the distance from row to row and from entry to entry.
+    left: *const Entry,
+    left_strides: [usize; 2],
+    right: &'a [[Entry; COLUMNS]],
+    /// Where the sums begin, and from row to row; `None` for zeros.
+    start: Option<(*const f32, usize)>,
+    factor: f32,
+    out: *mut f32,
+    out_stride: usize,
+}
+
+impl Tile<'_> {
+    /// The entry of a row at a place of the inner dimension.
+    ///
+    /// # Safety
+    /// The tile has the row and the place, and the safety of [`Arithmetic::add_products`].
+    #[inline(always)]
+    unsafe fn left(&self, row: usize, place: usize) -> Entry {
+        let [row_stride, place_stride] = self.left_strides;
+        // SAFETY: by this function's contract.
+        unsafe { *self.left.add(row * row_stride + place * place_stride) }
+    }
+}
+
+/// a · b as a new row-major buffer; `output` adds to nothing.
+///
+/// # Panics
+/// If `output` is [`Output::Add`].
+pub(crate) fn multiply(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output<'_>,
+    precision: ProductPrecision,
+    threads: Threads,
+) -> Vec<f32> {
+    assert!(output != Output::Add, "there is nothing yet to add to");
+    build(a.rows(), b.columns(), |out| {
+        // SAFETY: `out` is as large as the product, and this is the only task.
+        unsafe { product(out, [0, b.columns()], a, b, output, precision, threads) }
+    })
+}
+
+/// x · b + `bias` in f32 as a new row-major buffer, for a right operand that is laid out already.
+pub(crate) fn multiply_panels(x: Matrix<'_>, b: &Panels<COLUMNS>, bias: &[f32]) -> Vec<f32> {
+    build(x.rows(), bias.len(), |out| {
+        let place = Place {
+            out,
+            offset: 0,
+            row_stride: bias.len(),
+        };
+        let threads = tiled::threads(x.rows() * x.columns() * bias.len(), Threads::All);
+        let product = Product::<F32>::new(Left::of_matrix(x), b, bias.len());
+        // SAFETY: as for `multiply`.
+        unsafe { product.put(&place, Output::Biased(bias), threads) }
+    })
+}
+
+/// A buffer of `rows` × `columns`, of which `fill` writes every element.
+fn build(rows: usize, columns: usize, fill: impl FnOnce(&Shared<'_, f32>)) -> Vec<f32> {
+    let len = rows * columns;
+    let mut out = Vec::with_capacity(len);
+    // SAFETY: the allocation holds `len` elements, and nothing else can reach it.
+    fill(&unsafe { Shared::over(out.as_mut_ptr(), len) });
+    // SAFETY: every element has been written: both callers fill in a whole product, which adds to nothing.
+    unsafe { out.set_len(len) };
+    out
+}
+
+/// The product into `out`, row-major without gaps.
+///
+/// # Panics
+/// If `out` is of another size than the product.
+pub(crate) fn multiply_into(
+    out: &mut [f32],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output<'_>,
+    precision: ProductPrecision,
+    threads: Threads,
+) {
+    assert_eq!(out.len(), a.rows() * b.columns(), "the size of a product");
+    let shared = Shared::new(out);
+    // SAFETY: `out` is exactly a.rows() × b.columns(), exclusively borrowed.
+    unsafe { product(&shared, [0, b.columns()], a, b, output, precision, threads) }
+}
+
+/// The product on the calling thread, into the rows that begin at `offset` of a shared buffer, `row_stride` apart.
+///
+/// # Safety
+/// No other task touches the elements of these rows.
+///
+/// # Panics
+/// If the rows end outside of the buffer.
+pub(crate) unsafe fn multiply_shared(
+    out: &Shared<'_, f32>,
+    [offset, row_stride]: [usize; 2],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output<'_>,
+    precision: ProductPrecision,
+) {
+    // SAFETY: the rows are this task's alone.
+    unsafe { product(out, [offset, row_stride], a, b, output, precision, Threads::One) }
+}
+
+/// # Safety
+/// No other task touches the elements of the rows; they are initialized if `output` adds to them.
+///
+/// # Panics
+/// If the rows end outside of the buffer, or a bias is of another length.
+unsafe fn product(
+    out: &Shared<'_, f32>,
+    [offset, row_stride]: [usize; 2],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output<'_>,
+    precision: ProductPrecision,
+    threads: Threads,
+) {
+    assert_eq!(a.columns(), b.rows(), "the inner dimension of a product");
+    if a.rows() == 0 || b.columns() == 0 {
+        return;
+    }
+    let place = Place {
+        out,
+        offset,
+        row_stride,
+    };
+    let threads = tiled::threads(a.rows() * a.columns() * b.columns(), threads);
+    // SAFETY: by this function's contract.
+    unsafe {
+        match precision {
+            ProductPrecision::F32 => {
+                let right = Panels::of_columns::<F32>(b, threads);
+                // Rows that lie in one piece are read where they are. Elements are broadcast one by one, so that it costs
+                // nothing; columns are read too far apart for that.
+                let in_rows = a.strides()[1] == 1;
+                let panels = (!in_rows).then(|| Panels::of_rows::<F32>(a, threads));
+                let left = panels.as_ref().map_or_else(|| Left::of_matrix(a), Left::of_panels);
+                Product::<F32>::new(left, &right, b.columns()).put(&place, output, threads);
+            }
+            ProductPrecision::Bf16 => {
+                let (left, right) = (
+                    Panels::of_rows::<Bf16>(a, threads),
+                    Panels::of_columns::<Bf16>(b, threads),
+                );
+                Product::<Bf16>::new(Left::of_panels(&left), &right, b.columns()).put(&place, output, threads);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! An operand of a product, laid out as the tile kernels read it.
+
+use super::bf16::Bf16;
+use super::f32::F32;
+use super::{Arithmetic, COLUMNS, Entry, ROWS, Threads};
+use crate::isa::{Isa, multiversion};
+use crate::matrix::Matrix;
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+/// Panels that one task lays out: so many that rows which lie side by side are read in long stretches.
+const GROUP: usize = 8;
+
+/// Rows and columns of a block whose rows and columns are exchanged in one go: lanes of a register of AVX-512.
+const SIDE: usize = 16;
+
+/// Such a block.
+type Block = [[Entry; SIDE]; SIDE];
+
+/// Lays out every entry of the panels that begin with a row of a matrix.
+type Fill = fn(Matrix<'_>, usize, &mut [MaybeUninit<Entry>]);
+
+/// An arithmetic with its loops for each instruction set.
+pub(super) trait Layout: Arithmetic {
+    /// [`fill`] for panels of rows.
+    const FILL_ROWS: Fill;
+
+    /// [`fill`] for panels of columns.
+    const FILL_COLUMNS: Fill;
+}
+
+impl Layout for F32 {
+    const FILL_ROWS: Fill = fill_rows_f32;
+    const FILL_COLUMNS: Fill = fill_columns_f32;
+}
+
+impl Layout for Bf16 {
+    const FILL_ROWS: Fill = fill_rows_bf16;
+    const FILL_COLUMNS: Fill = fill_columns_bf16;
+}
+
+multiversion! {
+    fn fill_rows_f32(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<F32, ROWS>(matrix, first, out);
+    }
+
+    fn fill_columns_f32(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<F32, COLUMNS>(matrix, first, out);
+    }
+
+    fn fill_rows_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<Bf16, ROWS>(matrix, first, out);
+    }
+
+    fn fill_columns_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<Bf16, COLUMNS>(matrix, first, out);
+    }
+}
+
+/// The rows of a matrix in panels of `WIDTH`; in a panel, entry after entry along the columns, and in those each row in
+/// turn. What is missing at the ends is zero.
+#[derive(Debug)]
+pub(crate) struct Panels<const WIDTH: usize> {
+    entries: Vec<Entry>,
+    rows: usize,
+    depth: usize,
+}
+
+impl<const WIDTH: usize> Panels<WIDTH> {
+    /// # Safety
+    /// `fill` writes every entry of the panels that it is given.
+    unsafe fn new(matrix: Matrix<'_>, step: usize, threads: Threads, fill: Fill) -> Self {
+        let depth = matrix.columns().div_ceil(step);
+        let len = matrix.rows().div_ceil(WIDTH) * depth * WIDTH;
+        let mut entries = Vec::with_capacity(len);
+        let spare = &mut entries.spare_capacity_mut()[..len];
+        match threads {
+            Threads::One => fill(matrix, 0, spare),
+            Threads::All => spare
+                .par_chunks_mut((GROUP * depth * WIDTH).max(1))
+                .enumerate()
+                .for_each(|(index, panels)| fill(matrix, index * GROUP * WIDTH, panels)),
+        }
+        // SAFETY: `fill` was given all of them, and has written them by this function's contract.
+        unsafe { entries.set_len(len) };
+        Self {
+            entries,
+            rows: matrix.rows(),
+            depth,
+        }
+    }
+
+    /// Rows, without those that fill up the last panel.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The first entry.
+    pub(super) fn start(&self) -> *const Entry {
+        self.entries.as_ptr()
+    }
+
+    /// Entries along the inner dimension.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Some entries of a panel.
+    pub(super) fn part(&self, panel: usize, part: Range<usize>) -> &[[Entry; WIDTH]] {
+        let start = panel * self.depth;
+        let entries = &self.entries[(start + part.start) * WIDTH..(start + part.end) * WIDTH];
+        entries.as_chunks().0
+    }
+}
+
+impl Panels<ROWS> {
+    /// The rows of `matrix`, the left operand.
+    pub(super) fn of_rows<A: Layout>(matrix: Matrix<'_>, threads: Threads) -> Self {
+        // SAFETY: it writes every entry.
+        unsafe { Self::new(matrix, A::STEP, threads, A::FILL_ROWS) }
+    }
+}
+
+impl Panels<COLUMNS> {
+    /// The columns of `matrix`, the right operand.
+    pub(super) fn of_columns<A: Layout>(matrix: Matrix<'_>, threads: Threads) -> Self {
+        // SAFETY: it writes every entry.
+        unsafe { Self::new(matrix.transposed(), A::STEP, threads, A::FILL_COLUMNS) }
+    }
+
+    /// The columns of `matrix`, the right operand of several products in f32.
+    pub(crate) fn to_keep(matrix: Matrix<'_>) -> Self {
+        Self::of_columns::<F32>(matrix, Threads::All)
+    }
+}
+
+/// Writes every entry of the panels that begin with row `first`.
+#[inline(always)]
+fn fill<A: Arithmetic, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+    let depth = matrix.columns().div_ceil(A::STEP);
+    if depth == 0 {
+        return;
+    }
+    let panels = out.chunks_exact_mut(depth * WIDTH);
+    if matrix.strides()[1] == 1 {
+        for (panel, out) in panels.enumerate() {
+            fill_from_lines::<A, WIDTH>(matrix, first + panel * WIDTH, out);
+        }
+        return;
+    }
+    let count = (matrix.rows() - first).min(panels.len() * WIDTH);
+    for place in 0..depth {
+        let column = place * A::STEP;
+        let low = &matrix.at(first, column)[..count];
+        let high = if A::STEP == 2 && column + 1 < matrix.columns() {
+            &matrix.at(first, column + 1)[..count]
+        } else {
+            &[]
+        };
+        for panel in 0..count.div_ceil(WIDTH) {
+            let start = panel * WIDTH;
+            let entries = entries::<A, WIDTH>(&low[start..], high.get(start..).unwrap_or_default());
+            out[(panel * depth + place) * WIDTH..][..WIDTH].write_copy_of_slice(&entries);
+        }
+    }
+}
+
+/// One panel of rows that each lie in one piece, block by block.
+#[inline(always)]
+fn fill_from_lines<A: Arithmetic, const WIDTH: usize>(
+    matrix: Matrix<'_>,
+    first: usize,
+    out: &mut [MaybeUninit<Entry>],
+) {
+    let width = WIDTH.min(SIDE);
+    for (block, out) in out.chunks_mut(SIDE * WIDTH).enumerate() {
+        let start = A::STEP * SIDE * block;
+        let len = (matrix.columns() - start).min(A::STEP * SIDE);
+        for part in (0..WIDTH).step_by(SIDE) {
+            let mut lines = [[0; SIDE]; SIDE];
+            for (row, line) in (first + part..matrix.rows()).zip(&mut lines[..width]) {
+                *line = line_of::<A>(&matrix.at(row, start)[..len]);
+            }
+            for (line, out) in turned(&lines).iter().zip(out.chunks_exact_mut(WIDTH)) {
+                let out = &mut out[part..part + width];
+                if let Some(out) = out.first_chunk_mut::<SIDE>() {
+                    out.write_copy_of_slice(line);
+                } else {
+                    out.write_copy_of_slice(&line[..width]);
+                }
+            }
+        }
+    }
+}
+
+/// The entries of elements that follow each other along the inner dimension, then zeros.
+#[inline(always)]
+fn line_of<A: Arithmetic>(x: &[f32]) -> [Entry; SIDE] {
+    let mut line = [0; SIDE];
+    if x.len() == A::STEP * SIDE {
+        for (entry, x) in line.iter_mut().zip(x.chunks_exact(A::STEP)) {
+            *entry = A::entry(x[0], if A::STEP == 2 { x[1] } else { 0.0 });
+        }
+    } else {
+        for (entry, x) in line.iter_mut().zip(x.chunks(A::STEP)) {
+            *entry = A::entry(x[0], x.get(1).copied().unwrap_or(0.0));
+        }
+    }
+    line
+}
+
+/// Rows and columns exchanged.
+#[inline(always)]
+fn turned(lines: &Block) -> Block {
+    match Isa::current() {
+        // SAFETY: `Isa::current` names only sets that this processor has.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => unsafe { avx512::turned(lines) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => turned_plainly(lines),
+        Isa::Avx2 | Isa::Portable => turned_plainly(lines),
+    }
+}
+
+#[inline(always)]
+fn turned_plainly(block: &Block) -> Block {
+    std::array::from_fn(|row| std::array::from_fn(|column| block[column][row]))
+}
+
+/// The entries of the first elements of both; zeros where there are none.
+#[inline(always)]
+fn entries<A: Arithmetic, const WIDTH: usize>(low: &[f32], high: &[f32]) -> [Entry; WIDTH] {
+    let mut entries = [0; WIDTH];
+    match (low.first_chunk::<WIDTH>(), high.first_chunk::<WIDTH>()) {
+        (Some(low), _) if A::STEP == 1 => {
+            for i in 0..WIDTH {
+                entries[i] = A::entry(low[i], 0.0);
+            }
+        }
+        (Some(low), Some(high)) => {
+            for i in 0..WIDTH {
+                entries[i] = A::entry(low[i], high[i]);
+            }
+        }
+        _ => {
+            for (i, (entry, low)) in entries.iter_mut().zip(low).enumerate() {
+                *entry = A::entry(*low, high.get(i).copied().unwrap_or(0.0));
+            }
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_of_rows_and_of_columns_agree() {
+        for (rows, columns) in [(1, 1), (3, 7), (8, 130), (65, 2), (9, 513), (0, 3), (3, 0)] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| (i % 251) as f32).collect();
+            let mut turned = vec![0.0; rows * columns];
+            for (i, value) in values.iter().enumerate() {
+                turned[i % columns * rows + i / columns] = *value;
+            }
+            let by_rows = Panels::of_rows::<Bf16>(Matrix::new(&values, rows, columns), Threads::All);
+            let singles = Panels::of_columns::<F32>(Matrix::new(&values, rows, columns).transposed(), Threads::All);
+            let by_columns = Panels::of_rows::<Bf16>(Matrix::new(&turned, columns, rows).transposed(), Threads::One);
+            assert_eq!(by_rows.entries, by_columns.entries, "{rows}×{columns}");
+            for (i, value) in values.iter().enumerate() {
+                let (row, column) = (i / columns, i % columns);
+                let pair = by_rows.entries[(row / 8 * by_rows.depth + column / 2) * 8 + row % 8];
+                assert_eq!(pair >> (16 * (column % 2)) & 0xffff, Bf16::entry(*value, 0.0));
+                let single = singles.part(row / 32, column..column + 1)[0][row % 32];
+                assert_eq!(single, value.to_bits());
+            }
+        }
+    }
+}
