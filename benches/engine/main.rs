@@ -26,10 +26,10 @@ fn main() -> ExitCode {
         ["plan", store, count, shape] => work::plan_all(store, count, shape).map(|()| true),
         ["input", store, file] => work::plan_input(store, file).map(|()| true),
         ["publish", store, folder] => work::publish(store, folder).map(|()| true),
-        ["rows", folder, peers] => rows::all(folder.as_ref(), peers.as_ref()),
+        ["rows", folder, peers, ref wanted @ ..] => rows::all(folder.as_ref(), peers.as_ref(), wanted),
         _ => Err(
             "the words are: worker | build STORE COUNT EXECUTOR | plan STORE COUNT SHAPE | input STORE FILE | \
-             publish STORE FOLDER | rows FOLDER PEERS"
+             publish STORE FOLDER | rows FOLDER PEERS [PART…]"
                 .into(),
         ),
     };

@@ -13,8 +13,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What is read at a time: a part of blake3's tree that fits into a processor's second cache.
-const PART: u64 = 256 << 10;
+/// What is read at a time: a part of blake3's tree that stays in a processor's caches until it is hashed.
+const PART: u64 = 64 << 10;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
