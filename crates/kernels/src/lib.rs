@@ -55,6 +55,8 @@ mod softmax;
 mod storage;
 
 #[cfg(test)]
+mod odd_sizes;
+#[cfg(test)]
 mod testing;
 
 pub use activation::{gelu, relu, tanh};

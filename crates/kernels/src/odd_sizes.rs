@@ -1,0 +1,151 @@
+//! Every op with sizes that are no multiple of any vector, tile or task: the same bits on all instruction sets and for any
+//! number of threads.
+
+use crate::testing::{same_bits_everywhere, sample};
+use crate::{
+    ActivationQuantizer, Affine, Dropout, ProductPrecision, Projections, RandomKey, add_norm, add_relu, attention,
+    batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding,
+    fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear,
+    max_pool2d, relu, self_attention, softmax_last_dim, symmetric_scales, tanh,
+};
+use candle_core::{Device, Result, Tensor};
+
+const SIZES: [usize; 7] = [1, 3, 7, 17, 63, 65, 513];
+
+const PRECISIONS: [ProductPrecision; 2] = [ProductPrecision::F32, ProductPrecision::Bf16];
+
+const DROPOUT: Dropout = Dropout {
+    rate: 0.25,
+    key: RandomKey {
+        seed: 5,
+        purpose: 6,
+        step: 7,
+    },
+};
+
+/// Each size with another one, so that all are met in both places.
+fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    SIZES.into_iter().zip([65, 513, 1, 7, 17, 3, 63])
+}
+
+fn labels(rows: usize, classes: usize) -> Result<Tensor> {
+    Tensor::from_iter((0..rows).map(|row| (row % classes) as u32), &Device::Cpu)
+}
+
+#[test]
+fn elementwise() -> Result<()> {
+    for (rows, width) in pairs() {
+        let (x, y) = (sample(&[rows, width], 1), sample(&[rows, width], 2));
+        same_bits_everywhere(&[&x], |t| gelu(t[0]))?;
+        same_bits_everywhere(&[&x], |t| relu(t[0]))?;
+        same_bits_everywhere(&[&x], |t| tanh(t[0]))?;
+        same_bits_everywhere(&[&x], |t| dropout(t[0], DROPOUT))?;
+        same_bits_everywhere(&[&x, &y], |t| add_relu(t[0], t[1]))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn rows() -> Result<()> {
+    for (rows, width) in pairs() {
+        let (x, y) = (sample(&[rows, width], 1), sample(&[rows, width], 2));
+        let (weight, bias) = (sample(&[width], 3), sample(&[width], 4));
+        same_bits_everywhere(&[&x], |t| softmax_last_dim(t[0]))?;
+        same_bits_everywhere(&[&x, &weight, &bias], |t| layer_norm(t[0], t[1], t[2], 1e-5))?;
+        same_bits_everywhere(&[&x, &y, &weight, &bias], |t| {
+            add_norm(t[0], t[1], Some(DROPOUT), t[2], t[3], 1e-5)
+        })?;
+        let labels = labels(rows, width)?;
+        same_bits_everywhere(&[&x], |t| cross_entropy(t[0], &labels, 0.1))?;
+        same_bits_everywhere(&[&x], |t| distillation_loss(t[0], &y, 3.0))?;
+        let ids = Tensor::from_iter((0..2 * rows).map(|i| (i * 7 % rows) as u32), &Device::Cpu)?;
+        same_bits_everywhere(&[&x], |t| embedding(t[0], &ids))?;
+        let scales = symmetric_scales(&x, 8)?;
+        same_bits_everywhere(&[&x], |t| fake_quantize_per_channel(t[0], &scales, 8))?;
+        let quantizer = ActivationQuantizer {
+            scale: 0.013,
+            zero_point: 120,
+        };
+        same_bits_everywhere(&[&x], |t| fake_quantize_per_tensor(t[0], quantizer))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn products() -> Result<()> {
+    for ((rows, inputs), outputs) in pairs().zip([17, 63, 65, 513, 1, 7, 3]) {
+        let (x, weight, bias) = (
+            sample(&[rows, inputs], 1),
+            sample(&[outputs, inputs], 2),
+            sample(&[outputs], 3),
+        );
+        let (back, last) = (sample(&[inputs, outputs], 4), sample(&[inputs], 5));
+        for precision in PRECISIONS {
+            same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), precision))?;
+            same_bits_everywhere(&[&x, &weight, &bias, &back, &last], |t| {
+                let affine = |weight: &Tensor, bias: &Tensor| Affine {
+                    weight: weight.clone(),
+                    bias: bias.clone(),
+                };
+                feed_forward(t[0], &affine(t[1], t[2]), &affine(t[3], t[4]), precision)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn heads() -> Result<()> {
+    for (length, depth) in [(1, 65), (3, 63), (7, 17), (17, 7), (63, 3), (65, 1), (513, 1)] {
+        let qkv = [1, 2, 3].map(|seed| sample(&[2, length, 2 * depth], seed));
+        let (weight, bias) = (sample(&[2 * depth, 2 * depth], 4), sample(&[2 * depth], 5));
+        for precision in PRECISIONS {
+            same_bits_everywhere(&qkv.each_ref(), |t| {
+                attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), precision)
+            })?;
+            same_bits_everywhere(&[&qkv[0], &weight, &bias], |t| {
+                let affine = Affine {
+                    weight: t[1].clone(),
+                    bias: t[2].clone(),
+                };
+                let projections = Projections {
+                    query: affine.clone(),
+                    key: affine.clone(),
+                    value: affine.clone(),
+                    output: affine,
+                };
+                self_attention(t[0], &projections, None, 2, Some(DROPOUT), precision)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn images() -> Result<()> {
+    for (i, (channels, side)) in [(1, 65), (3, 17), (7, 7), (17, 3), (63, 3), (65, 1), (513, 1)]
+        .into_iter()
+        .enumerate()
+    {
+        let x = sample(&[3, channels, side, side], 1);
+        let (weight, bias) = (sample(&[channels], 2), sample(&[channels], 3));
+        same_bits_everywhere(&[&x], |t| global_average_pool(t[0]))?;
+        same_bits_everywhere(&[&x], |t| max_pool2d(t[0], side.min(3), 2))?;
+        same_bits_everywhere(&[&x, &weight, &bias], |t| Ok(batch_norm(t[0], t[1], t[2], 1e-5)?.0))?;
+        same_bits_everywhere(
+            &[&x, &weight, &bias],
+            |t| Ok(batch_norm_relu(t[0], t[1], t[2], 1e-5)?.0),
+        )?;
+        let outputs = SIZES[i].min(65);
+        let bias = sample(&[outputs], 4);
+        for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 1, 0)] {
+            let weight = sample(&[outputs, channels, kernel, kernel], 5);
+            for precision in PRECISIONS {
+                same_bits_everywhere(&[&x, &weight, &bias], |t| {
+                    conv2d(t[0], t[1], Some(t[2]), stride, padding, precision)
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
