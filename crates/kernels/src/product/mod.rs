@@ -117,34 +117,41 @@ pub(crate) fn multiply(
     threads: Threads,
 ) -> Vec<f32> {
     assert!(output != Output::Add, "there is nothing yet to add to");
-    build(a.rows(), b.columns(), |out| {
-        // SAFETY: `out` is as large as the product, and this is the only task.
-        unsafe { product(out, [0, b.columns()], a, b, output, precision, threads) }
-    })
+    // SAFETY: `out` is as large as the product, all of which is written, and this is the only task.
+    unsafe {
+        build(a.rows(), b.columns(), |out| {
+            product(out, [0, b.columns()], a, b, output, precision, threads);
+        })
+    }
 }
 
 /// x · b + `bias` in f32 as a new row-major buffer, for a right operand that is laid out already.
 pub(crate) fn multiply_panels(x: Matrix<'_>, b: &Panels<COLUMNS>, bias: &[f32]) -> Vec<f32> {
-    build(x.rows(), bias.len(), |out| {
-        let place = Place {
-            out,
-            offset: 0,
-            row_stride: bias.len(),
-        };
-        let threads = tiled::threads(x.rows() * x.columns() * bias.len(), Threads::All);
-        let product = Product::<F32>::new(Left::of_matrix(x), b, bias.len());
-        // SAFETY: as for `multiply`.
-        unsafe { product.put(&place, Output::Biased(bias), threads) }
-    })
+    let threads = tiled::threads(x.rows() * x.columns() * bias.len(), Threads::All);
+    let product = Product::<F32>::new(Left::of_matrix(x), b, bias.len());
+    // SAFETY: as for `multiply`.
+    unsafe {
+        build(x.rows(), bias.len(), |out| {
+            let place = Place {
+                out,
+                offset: 0,
+                row_stride: bias.len(),
+            };
+            product.put(&place, Output::Biased(bias), threads);
+        })
+    }
 }
 
-/// A buffer of `rows` × `columns`, of which `fill` writes every element.
-fn build(rows: usize, columns: usize, fill: impl FnOnce(&Shared<'_, f32>)) -> Vec<f32> {
+/// A new buffer of `rows` × `columns`.
+///
+/// # Safety
+/// `fill` writes every element.
+unsafe fn build(rows: usize, columns: usize, fill: impl FnOnce(&Shared<'_, f32>)) -> Vec<f32> {
     let len = rows * columns;
     let mut out = Vec::with_capacity(len);
     // SAFETY: the allocation holds `len` elements, and nothing else can reach it.
     fill(&unsafe { Shared::over(out.as_mut_ptr(), len) });
-    // SAFETY: every element has been written: both callers fill in a whole product, which adds to nothing.
+    // SAFETY: every element has been written, by this function's contract.
     unsafe { out.set_len(len) };
     out
 }
