@@ -138,17 +138,7 @@ impl CustomOp2 for AddNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::RandomKey;
-    use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
-
-    const DROPOUT: Dropout = Dropout {
-        rate: 0.25,
-        key: RandomKey {
-            seed: 5,
-            purpose: 6,
-            step: 7,
-        },
-    };
+    use crate::testing::{DROPOUT, Differences, SIZES, check, same_bits_everywhere, sample};
 
     fn samples(rows: usize, width: usize) -> [Tensor; 4] {
         [

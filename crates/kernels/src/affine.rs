@@ -73,11 +73,9 @@ impl Affine {
 
     /// The gradient of the layer's input: `g` is that of its output.
     pub(crate) fn input_gradient(&self, g: &[f32], precision: ProductPrecision) -> Result<Vec<f32>> {
-        let (outputs, inputs) = self.widths()?;
-        let (weight, layout) = self.weight.storage_and_layout();
-        let weight = Matrix::new(slice(&weight, layout)?, outputs, inputs);
-        let g = Matrix::new(g, g.len() / outputs, outputs);
-        Ok(multiply(g, weight, Output::PLAIN, precision, Threads::All))
+        self.with_operands(g, |g, weight| {
+            multiply(g, weight, Output::PLAIN, precision, Threads::All)
+        })
     }
 
     /// As [`Self::input_gradient`], put into or added to `out`.
@@ -88,12 +86,17 @@ impl Affine {
         output: Output<'_>,
         precision: ProductPrecision,
     ) -> Result<()> {
+        self.with_operands(g, |g, weight| {
+            multiply_into(out, g, weight, output, precision, Threads::All);
+        })
+    }
+
+    /// What `multiply` makes of the gradient of the layer's output and the weight.
+    fn with_operands<R>(&self, g: &[f32], multiply: impl FnOnce(Matrix<'_>, Matrix<'_>) -> R) -> Result<R> {
         let (outputs, inputs) = self.widths()?;
         let (weight, layout) = self.weight.storage_and_layout();
         let weight = Matrix::new(slice(&weight, layout)?, outputs, inputs);
-        let g = Matrix::new(g, g.len() / outputs, outputs);
-        multiply_into(out, g, weight, output, precision, Threads::All);
-        Ok(())
+        Ok(multiply(Matrix::new(g, g.len() / outputs, outputs), weight))
     }
 }
 

@@ -359,18 +359,8 @@ impl CustomOp3 for Attention {
 mod tests {
     use super::ProductPrecision::{Bf16, F32};
     use super::*;
-    use crate::random::RandomKey;
-    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use crate::testing::{DROPOUT, Differences, check, same_bits_everywhere, sample};
     use candle_core::Device;
-
-    const DROPOUT: Dropout = Dropout {
-        rate: 0.25,
-        key: RandomKey {
-            seed: 5,
-            purpose: 6,
-            step: 7,
-        },
-    };
 
     fn inputs(batch: usize, length: usize, width: usize) -> [Tensor; 3] {
         [1, 2, 3].map(|seed| sample(&[batch, length, width], seed))

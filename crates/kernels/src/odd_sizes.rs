@@ -1,27 +1,18 @@
 //! Every op with sizes that are no multiple of any vector, tile or task: the same bits on all instruction sets and for any
 //! number of threads.
 
-use crate::testing::{same_bits_everywhere, sample};
+use crate::testing::{DROPOUT, same_bits_everywhere, sample};
 use crate::{
-    ActivationQuantizer, Affine, Dropout, ProductPrecision, Projections, RandomKey, add_norm, add_relu, attention,
-    batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding,
-    fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear,
-    max_pool2d, relu, self_attention, softmax_last_dim, symmetric_scales, tanh,
+    ActivationQuantizer, Affine, ProductPrecision, Projections, add_norm, add_relu, attention, batch_norm,
+    batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding, fake_quantize_per_channel,
+    fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, relu,
+    self_attention, softmax_last_dim, symmetric_scales, tanh,
 };
 use candle_core::{Device, Result, Tensor};
 
 const SIZES: [usize; 7] = [1, 3, 7, 17, 63, 65, 513];
 
 const PRECISIONS: [ProductPrecision; 2] = [ProductPrecision::F32, ProductPrecision::Bf16];
-
-const DROPOUT: Dropout = Dropout {
-    rate: 0.25,
-    key: RandomKey {
-        seed: 5,
-        purpose: 6,
-        step: 7,
-    },
-};
 
 /// Each size with another one, so that all are met in both places.
 fn pairs() -> impl Iterator<Item = (usize, usize)> {

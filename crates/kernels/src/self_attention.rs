@@ -146,18 +146,8 @@ mod tests {
     use super::ProductPrecision::{Bf16, F32};
     use super::*;
     use crate::gradients::gradients;
-    use crate::random::RandomKey;
-    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use crate::testing::{DROPOUT, Differences, check, same_bits_everywhere, sample};
     use candle_core::{Device, Var};
-
-    const DROPOUT: Dropout = Dropout {
-        rate: 0.25,
-        key: RandomKey {
-            seed: 5,
-            purpose: 6,
-            step: 7,
-        },
-    };
 
     /// Input, then weight and bias of query, key, value and output.
     fn samples(batch: usize, length: usize, [inputs, context, outputs]: [usize; 3]) -> [Tensor; 9] {

@@ -1,5 +1,6 @@
 //! What the kernels' tests share: sample tensors, and the comparison of an op with its composition.
 
+use crate::dropout::Dropout;
 use crate::gradients::gradients;
 use crate::isa::{Isa, with_isa};
 use crate::random::{RandomKey, RandomStream};
@@ -7,6 +8,16 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 /// Widths that are no multiple of any vector.
 pub(crate) const SIZES: [usize; 6] = [1, 3, 7, 17, 63, 65];
+
+/// A quarter of the elements.
+pub(crate) const DROPOUT: Dropout = Dropout {
+    rate: 0.25,
+    key: RandomKey {
+        seed: 5,
+        purpose: 6,
+        step: 7,
+    },
+};
 
 /// Normally distributed elements.
 pub(crate) fn sample(dims: &[usize], seed: u64) -> Tensor {
