@@ -145,7 +145,7 @@ fn path_in_words(way: &[Segment<'_>]) -> String {
     if path.is_empty() {
         "parameters".to_owned()
     } else {
-        path.escape_debug().to_string()
+        path
     }
 }
 
@@ -181,25 +181,45 @@ fn digest_in_words(input: &InputDigest) -> String {
     }
 }
 
+/// Text from a key document, which anybody may have written, on one line and without what a terminal would obey.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                write!(f, "{c}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let turn = |f: &mut fmt::Formatter<'_>, what: &str, old: &str, new: &str| {
+            write!(f, "{} {} → {}", Shown(what), Shown(old), Shown(new))
+        };
         match self {
-            Self::Schema { old, new } => write!(f, "key schema {old} → {new}"),
-            Self::Kind { old, new } => write!(f, "kind {old} → {new}"),
-            Self::KindVersion { kind, old, new } => write!(f, "kind {kind} version {old} → {new}"),
-            Self::Seed { old, new } => write!(f, "seed {old} → {new}"),
-            Self::Numerics { old, new } => write!(f, "numerics {old} → {new}"),
+            Self::Schema { old, new } => turn(f, "key schema", old, new),
+            Self::Kind { old, new } => turn(f, "kind", old, new),
+            Self::KindVersion { kind, old, new } => turn(f, &format!("kind {kind} version"), old, new),
+            Self::Seed { old, new } => turn(f, "seed", old, new),
+            Self::Numerics { old, new } => turn(f, "numerics", old, new),
             Self::Parameter { path, old, new } => {
                 let (old, new) = (old.as_deref().unwrap_or("unset"), new.as_deref().unwrap_or("unset"));
-                write!(f, "{path} {old} → {new}")
+                turn(f, path, old, new)
             }
-            Self::Input {
-                role,
-                old: Some(_),
-                new: Some(_),
-            } => write!(f, "input {role} changed"),
-            Self::Input { role, old: None, .. } => write!(f, "input {role} is new"),
-            Self::Input { role, .. } => write!(f, "input {role} is gone"),
+            Self::Input { role, old, new } => {
+                let what = match (old, new) {
+                    (Some(_), Some(_)) => "changed",
+                    (None, _) => "is new",
+                    (_, None) => "is gone",
+                };
+                write!(f, "input {} {what}", Shown(role))
+            }
         }
     }
 }
