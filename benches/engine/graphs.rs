@@ -89,6 +89,7 @@ fn action(at: usize, inputs: BTreeMap<String, Input>) -> Action {
         numerics: "exact".to_owned(),
         inputs,
         demand: Demand::Slot,
+        memory: None,
         trajectory: None,
     }
 }

@@ -31,6 +31,7 @@ pub fn build_all(store: &str, count: &str, executor: &str) -> Outcome<()> {
         args: vec!["worker".into()],
         threads: NonZeroUsize::MIN,
         environment: vec![],
+        memory: None,
     };
     let (executor, slots): (&dyn Executor, usize) = match executor {
         "here" => (&here, SLOTS),
@@ -41,6 +42,7 @@ pub fn build_all(store: &str, count: &str, executor: &str) -> Outcome<()> {
         recipe: RECIPE.to_owned(),
         slots: NonZeroUsize::new(slots).unwrap_or(NonZeroUsize::MIN),
         keep_going: false,
+        memory: None,
         checkpoint_every: None,
     };
     let report = build(

@@ -146,6 +146,10 @@ pub struct Build {
     /// How many actions may run at once; they share the processor's threads. One for every four threads if not given.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// How much memory the actions that run at once may hold together, such as 8GiB; nine tenths of the machine's if not
+    /// given, `none` for no limit. A build with an action that is expected to need more is refused before anything runs.
+    #[arg(long, value_name = "SIZE", env = "ORCHESTRATE_MEMORY", value_parser = crate::quantity::cap)]
+    pub memory: Option<Cap>,
     /// After a build that ran something, remove the oldest results that the last runs of no recipe need until the cache
     /// is no larger; `none` keeps all.
     #[arg(

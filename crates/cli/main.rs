@@ -15,6 +15,7 @@ mod exports;
 mod interrupt;
 mod locked;
 mod logging;
+mod machine;
 mod output;
 mod quantity;
 mod reporter;

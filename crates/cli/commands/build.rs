@@ -7,6 +7,7 @@ use crate::exit::{ExitCode, Failure};
 use crate::exports::put_exports;
 use crate::interrupt::cancel_on_signals;
 use crate::locked::Locked;
+use crate::machine;
 use crate::quantity::Cap;
 use crate::reporter::Reporter;
 use crate::session::{Session, open_store, require_utf8};
@@ -16,9 +17,6 @@ use orchestrate_recipe::describe_difference;
 use orchestrate_recipe::report::{gate_reports, step_reports};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
-
-/// Threads that an action gets where there are enough: more than a few are of little use to one training.
-const THREADS_A_JOB: usize = 4;
 
 /// Builds, and tells the continuous-integration services that are to know.
 pub fn run(arguments: &Build) -> Result<ExitCode, Failure> {
@@ -78,12 +76,18 @@ fn bring_up_to_date<'a>(
     cancel: &Cancel,
     sink: &(dyn Fn(RunEvent) + Sync),
 ) -> Result<Built<'a>, Failure> {
-    let slots = arguments.jobs.unwrap_or_else(default_jobs);
-    let executor = executor(slots)?;
+    let slots = arguments.jobs.unwrap_or_else(machine::jobs);
+    let memory = match arguments.memory {
+        None => machine::memory(),
+        Some(Cap::Bytes(bytes)) => Some(bytes),
+        Some(Cap::None) => None,
+    };
+    let executor = executor(slots, memory)?;
     let options = BuildOptions {
         recipe: session.recipe.name.clone(),
         slots,
         keep_going: arguments.keep_going,
+        memory,
         checkpoint_every: arguments.checkpoint_every.0,
     };
     let targets = session.lowered.targets(&arguments.steps);
@@ -162,25 +166,13 @@ fn keep_below(cap: Cap, store: &mut Store) {
 }
 
 /// Workers of this very program that share the threads.
-fn executor(slots: NonZeroUsize) -> Result<ProcessExecutor, Failure> {
+fn executor(slots: NonZeroUsize, memory: Option<u64>) -> Result<ProcessExecutor, Failure> {
     Ok(ProcessExecutor {
         program: std::env::current_exe().map_err(Failure::file("find", "this program"))?,
         args: vec!["worker".into()],
-        threads: NonZeroUsize::new(available_threads().get() / slots).unwrap_or(NonZeroUsize::MIN),
+        threads: NonZeroUsize::new(machine::threads().get() / slots).unwrap_or(NonZeroUsize::MIN),
         // candle's own pool spins while it waits, beside the kernels' threads: the little it does is faster without it.
         environment: vec![("CANDLE_NUM_THREADS".into(), "1".into())],
+        memory,
     })
-}
-
-/// The threads that `RAYON_NUM_THREADS` grants, or else the machine's.
-fn available_threads() -> NonZeroUsize {
-    let granted = std::env::var("RAYON_NUM_THREADS").ok();
-    granted
-        .and_then(|text| text.trim().parse().ok())
-        .or_else(|| std::thread::available_parallelism().ok())
-        .unwrap_or(NonZeroUsize::MIN)
-}
-
-fn default_jobs() -> NonZeroUsize {
-    NonZeroUsize::new(available_threads().get() / THREADS_A_JOB).unwrap_or(NonZeroUsize::MIN)
 }

@@ -1,9 +1,10 @@
-//! `orchestrate plan`: what a build would do, one line an action.
+//! `orchestrate plan`: what a build would do and the memory that it is expected to need, one line an action.
 
 use crate::arguments::{Format, Plan};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use crate::session::{Session, open_store};
+use crate::table;
 use orchestrate_engine::{Decision, PlannedAction, plan};
 use serde_json::json;
 
@@ -16,10 +17,11 @@ pub fn run(arguments: &Plan) -> Result<ExitCode, Failure> {
     let targets = session.lowered.targets(&arguments.steps);
     let plan = plan(&session.lowered.graph, &store, &targets, &session.recipe.name)?;
     let width = plan.actions.iter().map(|action| action.name.len()).max().unwrap_or(0);
+    let memory = |action: &PlannedAction| session.lowered.graph.get(action.id).memory;
     for action in &plan.actions {
         match arguments.format {
-            Format::Human => output::line(&human(action, width))?,
-            Format::Json => output::line(&json_line(action))?,
+            Format::Human => output::line(&human(action, memory(action), width))?,
+            Format::Json => output::line(&json_line(action, memory(action)))?,
         }
     }
     if arguments.format == Format::Human {
@@ -32,17 +34,23 @@ pub fn run(arguments: &Plan) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-fn human(action: &PlannedAction, width: usize) -> String {
+fn human(action: &PlannedAction, memory: Option<u64>, width: usize) -> String {
     let name = &action.name;
+    let memory = memory.map_or_else(|| "?".to_owned(), |bytes| table::bytes(bytes as f64));
     match &action.decision {
         Decision::Hit { .. } => format!("cached  {name}"),
-        Decision::Run { reason, .. } => format!("run     {name:width$}  {reason}"),
-        Decision::Maybe { depends_on } => format!("maybe   {name:width$}  depends on {}", depends_on.join(", ")),
+        Decision::Run { reason, .. } => format!("run     {name:width$}  {memory:>7}  {reason}"),
+        Decision::Maybe { depends_on } => {
+            format!(
+                "maybe   {name:width$}  {memory:>7}  depends on {}",
+                depends_on.join(", ")
+            )
+        }
     }
 }
 
-fn json_line(action: &PlannedAction) -> String {
-    let mut line = json!({ "action": action.name, "step": action.step });
+fn json_line(action: &PlannedAction, memory: Option<u64>) -> String {
+    let mut line = json!({ "action": action.name, "step": action.step, "memory_bytes": memory });
     match &action.decision {
         Decision::Hit { key, tree } => {
             line["decision"] = json!("cached");

@@ -54,6 +54,8 @@ pub struct Action {
     pub inputs: BTreeMap<String, Input>,
     /// Resources that it takes while it runs; never in the key.
     pub demand: Demand,
+    /// Most memory that it is expected to hold, in bytes, if that is known; never in the key.
+    pub memory: Option<u64>,
     /// Its parameters without those that only say how long it goes on, if its step keeps checkpoints: actions that are
     /// equal but for those share what they keep. Never in the key.
     pub trajectory: Option<serde_json::Value>,

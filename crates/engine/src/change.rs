@@ -142,11 +142,7 @@ fn path_in_words(way: &[Segment<'_>]) -> String {
             Segment::Element(index) => path.push_str(&format!("[{index}]")),
         }
     }
-    if path.is_empty() {
-        "parameters".to_owned()
-    } else {
-        path
-    }
+    if path.is_empty() { "parameters".to_owned() } else { path }
 }
 
 fn value_in_words(leaf: &Leaf<'_>) -> String {

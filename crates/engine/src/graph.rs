@@ -214,6 +214,7 @@ mod tests {
                 .map(|(role, id)| ((*role).into(), Input::Action(ActionId(*id))))
                 .collect(),
             demand: Demand::Slot,
+            memory: None,
             trajectory: None,
         }
     }

@@ -46,6 +46,7 @@ mod input_file;
 mod job;
 mod key;
 mod log_tail;
+mod memory;
 mod plan;
 mod pools;
 mod process;

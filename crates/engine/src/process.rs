@@ -7,6 +7,7 @@
 use crate::cancel::Cancel;
 use crate::executor::{Executed, ExecutionError, Executor, Notice};
 use crate::log_tail::LogTail;
+use crate::memory;
 use crate::step::{FailureClass, Outcome, StepError};
 use crate::worker::{WorkOrder, WorkerMessage};
 use std::ffi::OsString;
@@ -41,6 +42,8 @@ pub struct ProcessExecutor {
     pub threads: NonZeroUsize,
     /// Further variables of its environment.
     pub environment: Vec<(OsString, OsString)>,
+    /// Memory that there is, in bytes, to tell beside what a worker held that was killed.
+    pub memory: Option<u64>,
 }
 
 impl Executor for ProcessExecutor {
@@ -66,7 +69,7 @@ impl Executor for ProcessExecutor {
             program: self.program.clone(),
             source,
         })?;
-        Running::new(child, order).attend(cancel, on)
+        Running::new(child, order, self.memory).attend(cancel, on)
     }
 }
 
@@ -91,11 +94,13 @@ struct Running {
     heard: Receiver<Heard>,
     verdict: Option<Verdict>,
     peak_memory_bytes: Option<u64>,
+    /// That there is, in bytes.
+    memory: Option<u64>,
     log: LogTail,
 }
 
 impl Running {
-    fn new(mut child: Child, order: &WorkOrder) -> Self {
+    fn new(mut child: Child, order: &WorkOrder, memory: Option<u64>) -> Self {
         let (sender, heard) = mpsc::channel();
         let stop = speak(child.stdin.take().expect("standard input is piped"), order);
         listen(
@@ -118,6 +123,7 @@ impl Running {
             heard,
             verdict: None,
             peak_memory_bytes: None,
+            memory,
             log: LogTail::default(),
         }
     }
@@ -220,51 +226,32 @@ impl Running {
             }
             Some(Verdict::Failed(error)) => Err(ExecutionError::Step { error, log }),
             None => {
-                let (how, class) = crash_in_words(status, self.peak_memory_bytes, &log);
+                let (how, class) = self.crash_in_words(status, &log);
                 Err(ExecutionError::Crashed { how, class, log })
             }
         }
     }
-}
 
-/// Tells how a worker ended that told nothing itself.
-fn crash_in_words(status: io::Result<ExitStatus>, peak_memory_bytes: Option<u64>, log: &str) -> (String, FailureClass) {
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => {
-            return (
-                format!("the worker cannot be waited for: {error}"),
-                FailureClass::Environment,
-            );
-        }
-    };
-    match status.signal() {
-        Some(SIGKILL) => {
-            let peak = peak_memory_bytes.map_or_else(
-                || "peak unknown".to_owned(),
-                |bytes| format!("peak so far {} MiB", bytes >> 20),
-            );
-            (
-                format!("the worker was killed (signal {SIGKILL}); out of memory? {peak}"),
-                FailureClass::Environment,
-            )
-        }
-        Some(SIGABRT) if let Some(line) = log.lines().rev().find(|line| line.starts_with(NO_MEMORY)) => (
-            format!(
-                "the worker is out of memory: {line}; lower batch_size, use a smaller model, or run less at once with \
-                 a lower `--jobs`"
+    /// Tells how a worker ended that told nothing itself.
+    fn crash_in_words(&self, status: io::Result<ExitStatus>, log: &str) -> (String, FailureClass) {
+        use FailureClass::{Environment, Step};
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => return (format!("the worker cannot be waited for: {error}"), Environment),
+        };
+        match status.signal() {
+            Some(SIGKILL) => (memory::killed(self.peak_memory_bytes, self.memory), Environment),
+            Some(SIGABRT) if let Some(line) = log.lines().rev().find(|line| line.starts_with(NO_MEMORY)) => (
+                format!("the worker is out of memory: {line}; {}", memory::NEED_LESS),
+                Environment,
             ),
-            FailureClass::Environment,
-        ),
-        Some(signal) => (format!("the worker was ended by signal {signal}"), FailureClass::Step),
-        None => {
-            let code = status
-                .code()
-                .map_or_else(|| "no code".to_owned(), |code| code.to_string());
-            (
-                format!("the worker exited ({code}) without a result"),
-                FailureClass::Step,
-            )
+            Some(signal) => (format!("the worker was ended by signal {signal}"), Step),
+            None => {
+                let code = status
+                    .code()
+                    .map_or_else(|| "no code".to_owned(), |code| code.to_string());
+                (format!("the worker exited ({code}) without a result"), Step)
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The actions that are ready to start, the most urgent first.
 //!
 //! Urgency is how long the work is that waits behind an action, itself included: started late, the head of the longest
-//! path delays the whole build. Invariants: among equally urgent actions the first in graph order comes first; an action
-//! is found without looking at the others. Order is all that this decides: results do not depend on it.
+//! path delays the whole build. Invariants: among equally urgent actions the first in graph order comes first; those for
+//! which there is no memory are passed over, and no others. Order is all that this decides: results do not depend on it.
 
 use crate::action::{ActionId, Demand};
 use crate::graph::ActionGraph;
@@ -58,18 +58,28 @@ impl Ready {
         }
     }
 
-    /// The most urgent action for which there is room in `pools`, where it now has its place. It stays among the ready.
-    pub(crate) fn enter_first(&self, pools: &mut Pools) -> Option<ActionId> {
+    /// The most urgent action of `graph` for which there is room in `pools`, where it now has its place. It stays among the
+    /// ready.
+    pub(crate) fn enter_first(&self, graph: &ActionGraph, pools: &mut Pools) -> Option<ActionId> {
+        let first = |queue: &Queue| queue.iter().find(|(_, id)| pools.has_memory(graph.get(*id))).copied();
+        let (_, id) = self.with_place(pools).filter_map(first).min()?;
+        pools.enter(graph.get(id));
+        Some(id)
+    }
+
+    /// Those for which there is a place in `pools`; after [`Ready::enter_first`] found none, they lack memory.
+    pub(crate) fn lacking_memory(&self, pools: &Pools) -> Vec<ActionId> {
+        self.with_place(pools).flatten().map(|(_, id)| *id).collect()
+    }
+
+    fn with_place(&self, pools: &Pools) -> impl Iterator<Item = &Queue> {
         let queues = [
             (Demand::Slot, &self.slot),
             (Demand::Light, &self.light),
             (Demand::Whole, &self.whole),
         ];
-        let with_room = queues.into_iter().filter(|(demand, _)| pools.has_room(*demand));
-        let firsts = with_room.filter_map(|(demand, queue)| queue.first().map(|first| (*first, demand)));
-        let ((_, id), demand) = firsts.min_by_key(|(first, _)| *first)?;
-        pools.enter(demand);
-        Some(id)
+        let with_place = queues.map(|(demand, queue)| pools.has_place(demand).then_some(queue));
+        with_place.into_iter().flatten()
     }
 
     fn entry(&self, id: ActionId) -> (Reverse<u64>, ActionId) {
@@ -144,6 +154,7 @@ mod tests {
                 numerics: "exact".into(),
                 inputs: inputs.collect(),
                 demand: *demand,
+                memory: None,
                 trajectory: None,
             };
             graph.add(action).unwrap();
@@ -179,9 +190,10 @@ mod tests {
         for (at, demand) in demands.iter().enumerate() {
             ready.insert(ActionId(at), *demand);
         }
-        let mut pools = Pools::new(NonZeroUsize::new(2).unwrap());
+        let graph = graph(&demands.map(|demand| ("train", demand, &[] as &[usize])));
+        let mut pools = Pools::new(NonZeroUsize::new(2).unwrap(), None);
         let start = |ready: &mut Ready, pools: &mut Pools| {
-            let id = ready.enter_first(pools)?;
+            let id = ready.enter_first(&graph, pools)?;
             ready.remove(id, demands[id.index()]);
             Some(id.index())
         };
@@ -194,12 +206,38 @@ mod tests {
             [Some(4), Some(2), None],
             "the whole machine is not free, the slots are taken"
         );
-        for demand in [Slot, Slot, Light] {
-            pools.leave(demand);
+        for at in [0, 4, 2] {
+            pools.leave(graph.get(ActionId(at)));
         }
         assert_eq!(start(&mut ready, &mut pools), Some(3));
         assert_eq!(start(&mut ready, &mut pools), None);
-        pools.leave(Whole);
+        pools.leave(graph.get(ActionId(3)));
         assert_eq!((start(&mut ready, &mut pools), ready.len()), (Some(1), 0));
+    }
+
+    #[test]
+    fn what_lacks_memory_is_passed_over_until_there_is_some() {
+        let mut graph = ActionGraph::new();
+        let mut ready = Ready::default();
+        for (at, memory) in [60, 50, 40].into_iter().enumerate() {
+            let action = Action {
+                memory: Some(memory),
+                ..crate::fixture::action(&at.to_string(), serde_json::json!({}), &[])
+            };
+            ready.insert(graph.add(action).unwrap(), Demand::Slot);
+        }
+        let mut pools = Pools::new(NonZeroUsize::new(3).unwrap(), Some(100));
+        let start = |ready: &mut Ready, pools: &mut Pools| {
+            let id = ready.enter_first(&graph, pools)?;
+            ready.remove(id, Demand::Slot);
+            Some(id.index())
+        };
+        assert_eq!(
+            [(); 3].map(|()| start(&mut ready, &mut pools)),
+            [Some(0), Some(2), None]
+        );
+        assert_eq!(ready.lacking_memory(&pools), [ActionId(1)]);
+        pools.leave(graph.get(ActionId(0)));
+        assert_eq!(start(&mut ready, &mut pools), Some(1));
     }
 }

@@ -5,6 +5,7 @@
 //!   it was leaves its dependents fresh.
 //! - Of what is ready and has room in its pool, that starts first which the longest path of further work waits for, as
 //!   far as earlier runs tell. The results do not depend on the order.
+//! - Nothing starts before every action that may have to run was found to fit into memory, or failed for it.
 //! - A known result is not asked for its bytes unless an action that runs reads them, or it is a target. If they are
 //!   gone or damaged, the action that made them runs again.
 //! - After a failure or a cancellation nothing is started; what runs may end, and all that ended well is kept.
@@ -18,6 +19,7 @@ use crate::executor::Executor;
 use crate::freshness::Freshness;
 use crate::graph::ActionGraph;
 use crate::job::{BadInput, Done, Halt, Job, JobContext};
+use crate::memory::{in_words, too_large};
 use crate::pools::Pools;
 use crate::ready::urgencies;
 use crate::record::RunRecord;
@@ -26,7 +28,7 @@ use crate::result::ActionResult;
 use crate::states::{ActionState, States};
 use crate::step::{FailureClass, panic_message};
 use crate::store::Store;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
@@ -45,6 +47,8 @@ pub struct BuildOptions {
     pub slots: NonZeroUsize,
     /// Whether to go on with what does not depend on a failed action.
     pub keep_going: bool,
+    /// Memory that all actions together may hold, in bytes, as far as they say what they need; no limit if not given.
+    pub memory: Option<u64>,
     /// How often long steps keep what they need to go on after an interruption; never if not given.
     pub checkpoint_every: Option<Duration>,
 }
@@ -84,7 +88,9 @@ pub fn build(
         keep_going: options.keep_going,
         assessor,
         states,
-        pools: Pools::new(options.slots),
+        pools: Pools::new(options.slots, options.memory),
+        has_looked_at_memory: false,
+        told_to_lack_memory: BTreeSet::new(),
         first_failure: None,
         fatal: None,
     };
@@ -110,6 +116,10 @@ struct Build<'a> {
     assessor: Assessor<'a>,
     states: States<'a>,
     pools: Pools,
+    /// Whether actions that need too much memory were looked for.
+    has_looked_at_memory: bool,
+    /// Actions of which it was told that they wait for memory.
+    told_to_lack_memory: BTreeSet<ActionId>,
     first_failure: Option<ActionId>,
     /// What makes it impossible to go on.
     fatal: Option<EngineError>,
@@ -122,6 +132,7 @@ impl<'a> Build<'a> {
         let mut running = 0_usize;
         loop {
             self.assess_all();
+            self.refuse_what_is_too_large();
             if !self.is_stopping() {
                 for job in self.take_startable() {
                     running += 1;
@@ -134,7 +145,7 @@ impl<'a> Build<'a> {
             self.states.flush_record();
             let (id, end) = ended.recv().expect("this function holds a sender");
             running -= 1;
-            self.pools.leave(self.context.graph.get(id).demand);
+            self.pools.leave(self.context.graph.get(id));
             self.conclude(id, end);
         }
         self.skip_the_rest();
@@ -209,10 +220,48 @@ impl<'a> Build<'a> {
             self.states.ready.rank(urgencies);
         }
         let mut jobs = Vec::new();
-        while let Some(id) = self.states.ready.enter_first(&mut self.pools) {
+        while let Some(id) = self.states.ready.enter_first(self.context.graph, &mut self.pools) {
             jobs.push(self.start(id));
         }
+        self.tell_what_lacks_memory();
         jobs
+    }
+
+    /// Before the first action starts: fails those that may have to run and are expected to need more memory than there is.
+    fn refuse_what_is_too_large(&mut self) {
+        if std::mem::replace(&mut self.has_looked_at_memory, true) || self.is_stopping() {
+            return;
+        }
+        for id in self.states.idle() {
+            let action = self.context.graph.get(id);
+            let Some(there_is) = self.pools.exceeded_by(action) else {
+                continue;
+            };
+            // A failure before may have ended it.
+            if self.states.get(id).is_idle() {
+                let outcome = ActionOutcome::Failed {
+                    error: too_large(action.memory.unwrap_or(0), there_is),
+                    class: FailureClass::Environment,
+                    log: String::new(),
+                };
+                self.end(id, outcome, None);
+            }
+        }
+    }
+
+    fn tell_what_lacks_memory(&mut self) {
+        for id in self.states.ready.lacking_memory(&self.pools) {
+            if self.told_to_lack_memory.insert(id) {
+                let action = self.context.graph.get(id);
+                (self.context.sink)(RunEvent::ActionWaiting {
+                    action: action.name.clone(),
+                    reason: format!(
+                        "it needs about {}, and what runs has the memory",
+                        in_words(action.memory.unwrap_or(0))
+                    ),
+                });
+            }
+        }
     }
 
     fn start(&mut self, id: ActionId) -> Job {

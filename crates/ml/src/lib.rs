@@ -19,6 +19,7 @@ pub mod evaluation;
 pub mod groups;
 pub mod layers;
 pub mod masks;
+pub mod memory;
 pub mod models;
 mod numerics;
 pub mod optimizer;

@@ -8,6 +8,7 @@ mod continuation;
 mod data;
 mod deployed;
 mod diagnostic;
+mod estimate;
 mod fit;
 mod flow;
 pub mod gate;

@@ -7,6 +7,7 @@
 //! Invariant: an action's parameters and seed hold what its result depends on and nothing else, so that an edit makes stale
 //! no more than it must. A seed that an action does not use is 0.
 
+use crate::estimate::Estimates;
 use crate::kinds::{ActionKind, LIKE};
 use crate::recipe::{Data, Recipe, Step, StepKind};
 use crate::report::baseline_step;
@@ -63,6 +64,7 @@ impl Lowered {
             logits: HashMap::new(),
             readings: HashMap::new(),
             steps: Vec::new(),
+            estimates: Estimates::new(recipe),
         };
         for step in &recipe.steps {
             lowering.step(step)?;
@@ -144,6 +146,7 @@ struct Lowering<'a> {
     /// By step.
     readings: HashMap<&'a str, Reading<'a>>,
     steps: Vec<LoweredStep>,
+    estimates: Estimates<'a>,
 }
 
 /// An action without its surroundings.
@@ -156,6 +159,7 @@ struct Draft {
     seed: u64,
     inputs: BTreeMap<String, Input>,
     demand: Demand,
+    memory: Option<u64>,
 }
 
 impl<'a> Lowering<'a> {
@@ -219,6 +223,7 @@ impl<'a> Lowering<'a> {
             numerics,
             inputs: draft.inputs,
             demand: draft.demand,
+            memory: draft.memory,
             trajectory,
         })
     }
@@ -245,6 +250,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs: files.chain(model).collect(),
             demand: Demand::Light,
+            memory: self.estimates.preparation(name),
         })?;
         self.data.insert((name, like), id);
         Ok(id)
@@ -265,6 +271,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs: inputs([("data", data)]),
             demand: Demand::Light,
+            memory: None,
         })?;
         self.training_rows.insert(data, id);
         Ok(id)
@@ -289,6 +296,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
             demand: Demand::Slot,
+            memory: self.estimates.inference(teacher, name),
         })?;
         self.logits.insert((teacher, rows), id);
         Ok(id)
@@ -297,7 +305,14 @@ impl<'a> Lowering<'a> {
     fn train(&mut self, name: &'a str, step: &'a Train) -> Result<ActionId, GraphError> {
         let inputs = inputs([("data", self.training_rows(&step.data, name)?)]);
         let training = &step.settings.training;
-        self.trained([name, name], ActionKind::Train, &step.settings, training, inputs, 0)
+        self.trained(
+            [name, name, &step.data],
+            ActionKind::Train,
+            &step.settings,
+            training,
+            inputs,
+            0,
+        )
     }
 
     fn distill(&mut self, name: &'a str, step: &'a Distill) -> Result<ActionId, GraphError> {
@@ -310,7 +325,14 @@ impl<'a> Lowering<'a> {
             inputs.insert("teacher".into(), Input::Action(self.model_of(&step.teacher)));
         }
         let training = &step.settings.training;
-        self.trained([name, name], ActionKind::Distill, &step.settings, training, inputs, 0)
+        self.trained(
+            [name, name, &step.data],
+            ActionKind::Distill,
+            &step.settings,
+            training,
+            inputs,
+            0,
+        )
     }
 
     fn prune(&mut self, name: &'a str, step: &'a Prune) -> Result<ActionId, GraphError> {
@@ -331,11 +353,12 @@ impl<'a> Lowering<'a> {
                 seed,
                 inputs: inputs([("model", model)]),
                 demand: Demand::Light,
+                memory: self.estimates.pruning(name, &step.data),
             })?;
             if step.finetune.training.epochs > 0 {
                 let inputs = self.lesson(name, model, &step.data, step.teacher.as_deref())?;
                 let (action, settings) = (format!("{name}.finetune-{number}"), &step.finetune);
-                let names = [action.as_str(), name];
+                let names = [action.as_str(), name, &step.data];
                 model = self.trained(
                     names,
                     ActionKind::Finetune,
@@ -354,7 +377,14 @@ impl<'a> Lowering<'a> {
         let inputs = self.lesson(name, model, &step.data, step.teacher.as_deref())?;
         let training = &step.settings.finetune.training;
         if training.epochs > 0 {
-            return self.trained([name, name], ActionKind::Quantize, &step.settings, training, inputs, 0);
+            return self.trained(
+                [name, name, &step.data],
+                ActionKind::Quantize,
+                &step.settings,
+                training,
+                inputs,
+                0,
+            );
         }
         // Calibration alone draws nothing and trains nothing: no setting of a training may make it stale.
         let mut settings = step.settings;
@@ -368,6 +398,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs,
             demand: Demand::Slot,
+            memory: self.estimates.training(name, &step.data, training, true),
         })
     }
 
@@ -387,10 +418,10 @@ impl<'a> Lowering<'a> {
         Ok(inputs)
     }
 
-    /// An action that trains, by its own name and its step's. `round` sets the random streams of a pruning's rounds apart.
+    /// An action that trains, by its own name, its step's and that of its data. `round` sets the random streams of a pruning's rounds apart.
     fn trained(
         &mut self,
-        [name, step]: [&str; 2],
+        [name, step, data]: [&str; 3],
         kind: ActionKind,
         settings: &impl Serialize,
         training: &Training,
@@ -406,6 +437,9 @@ impl<'a> Lowering<'a> {
             seed: self.seed_of_round(round),
             inputs,
             demand: Demand::Slot,
+            memory: self
+                .estimates
+                .training(step, data, training, kind == ActionKind::Quantize),
         })
     }
 
@@ -425,6 +459,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs,
             demand: Demand::Light,
+            memory: self.estimates.export(name, &step.data),
         })
     }
 
@@ -452,6 +487,7 @@ impl<'a> Lowering<'a> {
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
+            memory: self.estimates.evaluation(step, data),
             demand: if latency_seconds > 0.0 {
                 Demand::Whole
             } else {

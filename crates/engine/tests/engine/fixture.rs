@@ -86,6 +86,7 @@ pub fn action(name: &str, parameters: Value, inputs: &[(&str, Input)]) -> Action
             .map(|(role, input)| ((*role).to_owned(), input.clone()))
             .collect(),
         demand: Demand::Slot,
+        memory: None,
         trajectory: None,
     }
 }
@@ -111,6 +112,7 @@ pub fn options(slots: usize, keep_going: bool) -> BuildOptions {
         recipe: "recipe".into(),
         slots: NonZeroUsize::new(slots).unwrap(),
         keep_going,
+        memory: None,
         checkpoint_every: None,
     }
 }

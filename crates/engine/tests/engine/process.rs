@@ -25,6 +25,7 @@ fn shell(script: &str) -> ProcessExecutor {
         args,
         threads: NonZeroUsize::new(3).unwrap(),
         environment: vec![("GREETING".into(), "hello".into())],
+        memory: Some(2 << 30),
     }
 }
 
@@ -37,6 +38,7 @@ pub fn ourselves() -> ProcessExecutor {
         args,
         threads: NonZeroUsize::MIN,
         environment: vec![],
+        memory: None,
     }
 }
 
@@ -102,7 +104,9 @@ fn a_worker_that_was_killed_is_reported_with_its_peak() {
     let error = execute(&format!("read -r order; echo '{progress}'; kill -9 $$"), "").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the worker was killed (signal 9); out of memory? peak so far 3 MiB"
+        "the worker was killed (signal 9), as the system does when memory runs out: it was last seen to hold 3 MiB of \
+         2.0 GiB; lower batch_size or raise gradient_accumulation, use a smaller model, or run less at once with a lower \
+         `--jobs`"
     );
     assert!(matches!(
         error,
@@ -122,8 +126,8 @@ fn a_worker_that_gets_no_more_memory_is_a_matter_of_the_environment() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the worker is out of memory: {said}; lower batch_size, use a smaller model, or run less at once with a \
-             lower `--jobs`"
+            "the worker is out of memory: {said}; lower batch_size or raise gradient_accumulation, use a smaller model, or \
+             run less at once with a lower `--jobs`"
         )
     );
     assert!(matches!(
@@ -189,6 +193,7 @@ fn a_program_that_is_not_there_is_named() {
         args: vec![],
         threads: NonZeroUsize::MIN,
         environment: vec![],
+        memory: None,
     };
     let error = executor
         .execute(&order("k", folder.path()), &Cancel::new(), &mut |_| {})

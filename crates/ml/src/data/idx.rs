@@ -25,21 +25,33 @@ pub struct IdxImages {
     pub pixels: Vec<u8>,
 }
 
+/// What the header of a file of images says: rows, height, width.
+pub fn shape_of_images(file: &Path) -> Result<[usize; 3], DataError> {
+    let [rows, height, width] = read_header::<3>(file, &mut open(file)?)?;
+    check_sides(file, height, width)?;
+    Ok([rows, height, width])
+}
+
 /// Reads a file of three dimensions: rows, height, width.
 pub fn read_images(file: &Path) -> Result<IdxImages, DataError> {
     let ([rows, height, width], pixels) = read_array::<3>(file)?;
-    if !(1..=LARGEST_SIDE).contains(&height) || !(1..=LARGEST_SIDE).contains(&width) {
-        let reason = format!("images of {width}×{height} pixels");
-        return Err(DataError::NotIdx {
-            file: file.to_owned(),
-            reason,
-        });
-    }
+    check_sides(file, height, width)?;
     Ok(IdxImages {
         rows,
         height,
         width,
         pixels,
+    })
+}
+
+fn check_sides(file: &Path, height: usize, width: usize) -> Result<(), DataError> {
+    let sides = 1..=LARGEST_SIDE;
+    if sides.contains(&height) && sides.contains(&width) {
+        return Ok(());
+    }
+    Err(DataError::NotIdx {
+        file: file.to_owned(),
+        reason: format!("images of {width}×{height} pixels"),
     })
 }
 
@@ -73,21 +85,26 @@ pub fn read_pair(images_file: &Path, labels_file: &Path) -> Result<ImageRows, Da
     })
 }
 
-/// Reads an array of `D` dimensions, none of them empty.
-fn read_array<const D: usize>(file: &Path) -> Result<([usize; D], Vec<u8>), DataError> {
+/// The bytes of `file`, unpacked if it is gzipped.
+fn open(file: &Path) -> Result<Box<dyn Read>, DataError> {
     let opened = File::open(file).map_err(DataError::unreadable(file))?;
     let mut plain = BufReader::new(opened);
     let start = io::BufRead::fill_buf(&mut plain).map_err(DataError::unreadable(file))?;
-    if start.starts_with(&[0x1f, 0x8b]) {
-        read_stream(file, MultiGzDecoder::new(plain))
+    Ok(if start.starts_with(&[0x1f, 0x8b]) {
+        Box::new(MultiGzDecoder::new(plain))
     } else {
-        read_stream(file, plain)
-    }
+        Box::new(plain)
+    })
 }
 
-fn read_stream<const D: usize>(file: &Path, mut stream: impl Read) -> Result<([usize; D], Vec<u8>), DataError> {
-    let header = take(file, &mut stream, 4 + 4 * D as u64)?;
-    let dimensions = parse_header::<D>(file, &header)?;
+fn read_header<const D: usize>(file: &Path, stream: &mut dyn Read) -> Result<[usize; D], DataError> {
+    parse_header(file, &take(file, stream, 4 + 4 * D as u64)?)
+}
+
+/// Reads an array of `D` dimensions, none of them empty.
+fn read_array<const D: usize>(file: &Path) -> Result<([usize; D], Vec<u8>), DataError> {
+    let mut stream = open(file)?;
+    let dimensions = read_header::<D>(file, &mut stream)?;
     let expected = dimensions
         .iter()
         .try_fold(1u64, |product, &dimension| product.checked_mul(dimension as u64))
@@ -111,7 +128,7 @@ fn read_stream<const D: usize>(file: &Path, mut stream: impl Read) -> Result<([u
 }
 
 /// Up to `limit` bytes; memory grows as they arrive.
-fn take(file: &Path, stream: &mut impl Read, limit: u64) -> Result<Vec<u8>, DataError> {
+fn take(file: &Path, stream: &mut dyn Read, limit: u64) -> Result<Vec<u8>, DataError> {
     let mut bytes = Vec::new();
     stream
         .take(limit)

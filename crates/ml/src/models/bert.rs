@@ -3,7 +3,7 @@
 //! Heads and feed-forward neurons can be pruned layer by layer, so both are counted per layer here; the usual keys of
 //! `config.json` keep the widths that the model was designed with.
 
-use super::Model;
+use super::{Activations, Model};
 use crate::batch::{Batch, BatchInput};
 use crate::error::{Error, Result};
 use crate::groups::{Group, Member, Unit};
@@ -161,6 +161,44 @@ impl BertConfig {
             })
             .sum();
         (layers + hidden * hidden + hidden * classes) as u64
+    }
+
+    pub(super) fn parameters(&self, classes: usize) -> u64 {
+        let hidden = self.hidden_size;
+        let tables = self.vocab_size + self.max_position_embeddings + self.type_vocab_size;
+        let norm = 2 * hidden;
+        let layers: usize = (0..self.num_hidden_layers)
+            .map(|layer| {
+                let (context, neurons) = (
+                    self.layer_heads[layer] * self.head_dim(),
+                    self.layer_intermediate[layer],
+                );
+                let attention = 3 * (hidden + 1) * context + (context + 1) * hidden;
+                let feed_forward = (hidden + 1) * neurons + (neurons + 1) * hidden;
+                attention + feed_forward + 2 * norm
+            })
+            .sum();
+        (tables * hidden + norm + layers + (hidden + 1) * (hidden + classes)) as u64
+    }
+
+    /// Each layer keeps queries, keys, values and context, the neurons before and after their activation, and what each of
+    /// its four parts gives. The gradients of a layer take two thirds of that (measured).
+    pub(super) fn activations(&self, tokens: usize) -> Activations {
+        let hidden = self.hidden_size;
+        let layer = |layer: usize| {
+            let (context, neurons) = (
+                self.layer_heads[layer] * self.head_dim(),
+                self.layer_intermediate[layer],
+            );
+            (tokens * (4 * context + 2 * neurons + 4 * hidden)) as u64
+        };
+        let parts: Vec<u64> = (0..self.num_hidden_layers).map(layer).collect();
+        Activations {
+            outside: (4 * tokens * hidden) as u64,
+            working: parts.iter().max().map_or(0, |largest| 2 * largest / 3),
+            parts,
+            part_input: (tokens * hidden) as u64,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! LeNet-5 (LeCun et al. 1998) as Caffe draws it and Han et al. 2015 prune it: two 5×5 convolutions with max pooling and
 //! two fully connected layers; 431,080 parameters at its usual widths on 28×28 images.
 
-use super::Model;
+use super::{Activations, Model};
 use crate::batch::{Batch, BatchInput};
 use crate::error::{Error, Result};
 use crate::groups::{Group, Member, Unit};
@@ -114,6 +114,41 @@ impl Lenet5Config {
         let conv2 = (h - KERNEL + 1) * (w - KERNEL + 1) * second * first * window;
         let features = second * self.features_per_channel();
         (conv1 + conv2 + features * self.hidden_size + self.hidden_size * classes) as u64
+    }
+
+    pub(super) fn parameters(&self, classes: usize) -> u64 {
+        let [first, second] = self.conv_channels;
+        let window = KERNEL * KERNEL;
+        let features = second * self.features_per_channel();
+        let convolutions = (self.image[0] * window + 1) * first + (first * window + 1) * second;
+        (convolutions + (features + 1) * self.hidden_size + (self.hidden_size + 1) * classes) as u64
+    }
+
+    /// The image, each convolution's result before and after its rectifier and what is left of it, and the neurons. The
+    /// windows that a convolution sees are written out for its products.
+    pub(super) fn activations(&self) -> Activations {
+        let [inputs, height, width] = self.image;
+        let [first, second] = self.conv_channels;
+        let Some([(h, w), _]) = self.pooled_sides() else {
+            return Activations {
+                outside: 0,
+                parts: Vec::new(),
+                part_input: 0,
+                working: 0,
+            };
+        };
+        let (places1, places2) = (
+            (height - KERNEL + 1) * (width - KERNEL + 1),
+            (h - KERNEL + 1) * (w - KERNEL + 1),
+        );
+        let convolutions = places1 * first + places2 * second;
+        let pooled = h * w * first + second * self.features_per_channel();
+        Activations {
+            outside: (inputs * height * width + 2 * convolutions + pooled + 2 * self.hidden_size) as u64,
+            parts: Vec::new(),
+            part_input: 0,
+            working: (KERNEL * KERNEL * (places1 * inputs + places2 * first)) as u64,
+        }
     }
 }
 

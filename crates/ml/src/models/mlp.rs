@@ -1,6 +1,6 @@
 //! Fully connected network with rectifiers. With hidden widths 300 and 100 it is LeNet-300-100 (LeCun et al. 1998).
 
-use super::Model;
+use super::{Activations, Model};
 use crate::batch::{Batch, BatchInput};
 use crate::error::{Error, Result};
 use crate::groups::{Group, Member, Unit};
@@ -54,6 +54,23 @@ impl MlpConfig {
         self.layer_shapes(classes)
             .map(|(inputs, outputs)| (inputs * outputs) as u64)
             .sum()
+    }
+
+    pub(super) fn parameters(&self, classes: usize) -> u64 {
+        self.layer_shapes(classes)
+            .map(|(inputs, outputs)| ((inputs + 1) * outputs) as u64)
+            .sum()
+    }
+
+    /// The image, and each layer's neurons before and after their rectifier.
+    pub(super) fn activations(&self) -> Activations {
+        let neurons: usize = self.hidden_sizes.iter().sum();
+        Activations {
+            outside: (self.inputs + 2 * neurons) as u64,
+            parts: Vec::new(),
+            part_input: 0,
+            working: neurons as u64,
+        }
     }
 
     fn layer_shapes(&self, classes: usize) -> impl Iterator<Item = (usize, usize)> {

@@ -33,6 +33,19 @@ pub trait Model: Send + Sync {
     }
 }
 
+/// Numbers that are held of one example while a model is trained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activations {
+    /// Kept for the backward pass by what is no part in the sense of [`Pass::part`].
+    pub outside: u64,
+    /// Kept by each part.
+    pub parts: Vec<u64>,
+    /// What alone is kept of a part with gradient checkpointing.
+    pub part_input: u64,
+    /// For a moment, beside what is kept.
+    pub working: u64,
+}
+
 /// An architecture with its real widths: the `config.json` of a model, in Hugging Face's keys where it has them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
@@ -94,6 +107,26 @@ impl Architecture {
             Self::Mlp(config) => config.macs(classes),
             Self::Lenet5(config) => config.macs(classes),
             Self::Resnet8(config) => config.macs(classes),
+        }
+    }
+
+    /// How many numbers training moves: of weights, biases, embeddings and norms.
+    pub fn parameters(&self, classes: usize) -> u64 {
+        match self {
+            Self::Bert(config) => config.parameters(classes),
+            Self::Mlp(config) => config.parameters(classes),
+            Self::Lenet5(config) => config.parameters(classes),
+            Self::Resnet8(config) => config.parameters(classes),
+        }
+    }
+
+    /// What training holds of one example; for text, of `tokens` tokens.
+    pub fn activations(&self, tokens: usize) -> Activations {
+        match self {
+            Self::Bert(config) => config.activations(tokens),
+            Self::Mlp(config) => config.activations(),
+            Self::Lenet5(config) => config.activations(),
+            Self::Resnet8(config) => config.activations(),
         }
     }
 

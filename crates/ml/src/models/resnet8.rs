@@ -8,7 +8,7 @@
 //! What a stage's block gives, its shortcut gives too, and the next stage reads: these channels go together or stay. The
 //! channels inside a block are free.
 
-use super::Model;
+use super::{Activations, Model};
 use crate::batch::{Batch, BatchInput};
 use crate::error::{Error, Result};
 use crate::groups::{Group, Member, Unit};
@@ -121,6 +121,43 @@ impl Resnet8Config {
             sum += height * width * (block + shortcut);
         }
         (sum + self.stage_channels[STAGES - 1] * classes) as u64
+    }
+
+    /// A batch norm's gain and shift among them, its running statistics not.
+    pub(super) fn parameters(&self, classes: usize) -> u64 {
+        let window = KERNEL * KERNEL;
+        let stem = (window * self.image[0] + 2) * self.stage_channels[0];
+        let blocks = self.stages().map(|stage| {
+            let Stage {
+                inputs, inner, outputs, ..
+            } = stage;
+            let shortcut = stage.shortcut().map_or(0, |_| (inputs + 2) * outputs);
+            (window * inputs + 2) * inner + (window * inner + 2) * outputs + shortcut
+        });
+        (stem + blocks.iter().sum::<usize>() + (self.stage_channels[STAGES - 1] + 1) * classes) as u64
+    }
+
+    /// The image, and each convolution's result, its norm's and the sum with the shortcut's. The windows that a convolution
+    /// of stride 2 sees are written out for its products, and two gradients of the first stage are there at a time.
+    pub(super) fn activations(&self) -> Activations {
+        let [channels, mut height, mut width] = self.image;
+        let mut kept = height * width * (channels + 2 * self.stage_channels[0]);
+        let mut working = 2 * height * width * self.stage_channels[0];
+        for stage in self.stages() {
+            (height, width) = (height.div_ceil(stage.stride), width.div_ceil(stage.stride));
+            let (shortcut, windows) = match stage.shortcut() {
+                Some(_) => (2 * stage.outputs, KERNEL * KERNEL * stage.inputs),
+                None => (0, 0),
+            };
+            kept += height * width * (2 * stage.inner + 3 * stage.outputs + shortcut);
+            working += height * width * windows;
+        }
+        Activations {
+            outside: kept as u64,
+            parts: Vec::new(),
+            part_input: 0,
+            working: working as u64,
+        }
     }
 }
 

@@ -257,3 +257,19 @@ fn usual_widths_have_their_published_parameter_counts() {
     };
     assert_eq!(count(bert, &text, 2), 28_763_648 + 2 * 512 + 2);
 }
+
+#[test]
+fn parameters_are_counted_without_making_them() {
+    for (architecture, _) in all() {
+        let narrower = (0..architecture.groups().len()).map(|group| architecture.with_width(group, 2));
+        for architecture in std::iter::once(architecture.clone()).chain(narrower) {
+            let mut parameters = Parameters::create(7, &Device::Cpu);
+            architecture.build(&mut parameters, CLASSES).unwrap();
+            assert_eq!(
+                architecture.parameters(CLASSES),
+                parameters.count() as u64,
+                "{architecture:?}"
+            );
+        }
+    }
+}

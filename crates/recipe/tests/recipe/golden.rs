@@ -147,6 +147,7 @@ fn digests(text: &str) -> Vec<(String, String)> {
         recipe: recipe.name.clone(),
         slots: NonZeroUsize::MIN,
         keep_going: false,
+        memory: None,
         checkpoint_every: None,
     };
     let executor = InProcessExecutor::new(&Kinds);

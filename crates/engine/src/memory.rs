@@ -1,0 +1,35 @@
+//! Memory in words: what is too much of it, and what to do then.
+
+/// How to need less.
+pub(crate) const NEED_LESS: &str = "lower batch_size or raise gradient_accumulation, use a smaller model, or run less at \
+                                    once with a lower `--jobs`";
+
+/// Bytes as people read them.
+pub(crate) fn in_words(bytes: u64) -> String {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let mib = bytes as f64 / MIB;
+    if mib < 1024.0 {
+        format!("{mib:.0} MiB")
+    } else {
+        format!("{:.1} GiB", mib / 1024.0)
+    }
+}
+
+/// An action that was not started because it is expected to need `needed` bytes of `there_is`.
+pub(crate) fn too_large(needed: u64, there_is: u64) -> String {
+    format!(
+        "it was not started: it is expected to need about {} of memory, and there are {}; lower batch_size or raise \
+         gradient_accumulation, or use a smaller model; `--memory SIZE` sets how much there is, `--memory none` no limit",
+        in_words(needed),
+        in_words(there_is)
+    )
+}
+
+/// A worker that the system killed without a word, which it does when memory runs out.
+pub(crate) fn killed(peak: Option<u64>, there_is: Option<u64>) -> String {
+    let held = peak.map_or_else(|| "an unknown part".to_owned(), in_words);
+    let of = there_is.map_or_else(|| "an unknown limit".to_owned(), in_words);
+    format!(
+        "the worker was killed (signal 9), as the system does when memory runs out: it was last seen to hold {held} of {of}; {NEED_LESS}"
+    )
+}

@@ -1,0 +1,84 @@
+//! How much memory each kind of step is expected to hold at most on the CPU: told from its settings, before it takes any.
+//!
+//! An estimate adds up what the code keeps at its fullest moment, for rows of the greatest length. Buffers come and go, so
+//! that none of this is exact: the integration test `memory` holds it to measured peaks.
+
+use crate::models::Architecture;
+use crate::optimizer::OptimizerKind;
+use crate::training::Training;
+
+/// The program with its threads.
+const BASE: u64 = 16 << 20;
+/// Of one number.
+const FLOAT: u64 = 4;
+
+/// What a step works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Load<'a> {
+    /// The model, at its widest.
+    pub architecture: &'a Architecture,
+    /// Its classes.
+    pub classes: usize,
+    /// Tokens of the longest row; 1 for images.
+    pub tokens: usize,
+    /// Of the rows that are read, as they lie in memory.
+    pub data_bytes: u64,
+}
+
+impl Load<'_> {
+    /// Training it: its weights, their gradients, what the optimizer keeps of each, and the activations of a batch, or of a
+    /// part of it. `is_simulated` if it is trained quantization-aware, for which what is rounded is copied.
+    pub fn training(&self, settings: &Training, is_simulated: bool) -> u64 {
+        let moments = match settings.optimizer {
+            OptimizerKind::Adamw => 2,
+            OptimizerKind::Sgd => u64::from(settings.momentum > 0.0),
+        };
+        let is_in_parts = settings.gradient_accumulation > 1;
+        let copies = 2 + moments + u64::from(is_in_parts) + u64::from(is_simulated);
+        let kept = self.architecture.activations(self.tokens);
+        let parts: u64 = if settings.gradient_checkpointing && !kept.parts.is_empty() {
+            // One part is run twice: once to go on from, and once more for its gradients.
+            kept.part_input * kept.parts.len() as u64 + 2 * self.largest_part()
+        } else {
+            kept.parts.iter().sum()
+        };
+        let mut activations = kept.outside + parts;
+        if is_simulated {
+            activations = 7 * activations / 4;
+        }
+        let rows = settings.batch_size.div_ceil(settings.gradient_accumulation.max(1)) as u64;
+        self.held(copies, rows * (activations + kept.working))
+    }
+
+    /// Running it on `rows` rows at a time: its weights, once more as they are laid out for products, and what one layer
+    /// holds.
+    pub fn inference(&self, rows: usize) -> u64 {
+        self.held(2, rows as u64 * self.largest_part())
+    }
+
+    /// Pruning it: read, sorted and written.
+    pub fn pruning(&self) -> u64 {
+        self.held(4, 0)
+    }
+
+    /// Reading it, and writing it in another form.
+    pub fn conversion(&self) -> u64 {
+        self.held(2, 0)
+    }
+
+    fn held(&self, copies_of_weights: u64, activations: u64) -> u64 {
+        let weights = self.architecture.parameters(self.classes);
+        let work = FLOAT * (copies_of_weights * weights + activations);
+        BASE + self.data_bytes + work.max(self.data_bytes)
+    }
+
+    fn largest_part(&self) -> u64 {
+        let kept = self.architecture.activations(self.tokens);
+        kept.parts.into_iter().max().unwrap_or(kept.outside)
+    }
+}
+
+/// Preparing rows that take `bytes` when they are prepared: as they are read, as they are encoded, and as they are written.
+pub fn preparation(bytes: u64) -> u64 {
+    BASE + 3 * bytes
+}
