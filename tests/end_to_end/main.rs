@@ -11,6 +11,7 @@ mod inspection;
 mod kill;
 mod lock;
 mod manual;
+mod memory;
 mod outputs;
 mod real_data;
 mod recipes;

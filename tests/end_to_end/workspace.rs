@@ -104,6 +104,7 @@ impl Workspace {
             "ORCHESTRATE_CACHE",
             "ORCHESTRATE_CACHE_SIZE",
             "ORCHESTRATE_LOG",
+            "ORCHESTRATE_MEMORY",
             "RAYON_NUM_THREADS",
         ] {
             command.env_remove(variable);

@@ -38,7 +38,7 @@ impl Load<'_> {
         let kept = self.architecture.activations(self.tokens);
         let parts: u64 = if settings.gradient_checkpointing && !kept.parts.is_empty() {
             // One part is run twice: once to go on from, and once more for its gradients.
-            kept.part_input * kept.parts.len() as u64 + 2 * self.largest_part()
+            kept.part_input * kept.parts.len() as u64 + 2 * kept.parts.iter().max().unwrap_or(&0)
         } else {
             kept.parts.iter().sum()
         };
@@ -50,10 +50,12 @@ impl Load<'_> {
         self.held(copies, rows * (activations + kept.working))
     }
 
-    /// Running it on `rows` rows at a time: its weights, once more as they are laid out for products, and what one layer
-    /// holds.
+    /// Running it on `rows` rows at a time: its weights, once more as they are laid out for products, and what one part
+    /// holds. Of a model without parts that is taken to be half.
     pub fn inference(&self, rows: usize) -> u64 {
-        self.held(2, rows as u64 * self.largest_part())
+        let kept = self.architecture.activations(self.tokens);
+        let part = kept.parts.into_iter().max().unwrap_or(kept.outside / 2);
+        self.held(2, rows as u64 * part)
     }
 
     /// Pruning it: read, sorted and written.
@@ -70,11 +72,6 @@ impl Load<'_> {
         let weights = self.architecture.parameters(self.classes);
         let work = FLOAT * (copies_of_weights * weights + activations);
         BASE + self.data_bytes + work.max(self.data_bytes)
-    }
-
-    fn largest_part(&self) -> u64 {
-        let kept = self.architecture.activations(self.tokens);
-        kept.parts.into_iter().max().unwrap_or(kept.outside)
     }
 }
 
