@@ -4,7 +4,8 @@
 //! a key, a blob) never come from the same bytes, because all but blobs begin with a domain tag of their own.
 
 use crate::file_digest::digest_of_file;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -14,8 +15,7 @@ use std::str::FromStr;
 const CHUNK: usize = 1 << 20;
 
 /// A blake3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -54,8 +54,9 @@ impl Digest {
     }
 }
 
-/// Copies `source` to `target`; what passed by is hashed. Returns its digest and how many bytes it was.
-pub(crate) fn copy_and_hash(source: &mut dyn Read, target: &mut dyn Write) -> io::Result<(Digest, u64)> {
+/// Copies `source` to `target`; what passes by is hashed, by one thread while another writes it where it is much. Returns
+/// its digest and how many bytes it was.
+pub(crate) fn copy_and_hash(source: &mut dyn Read, target: &mut (dyn Write + Send)) -> io::Result<(Digest, u64)> {
     let mut hasher = blake3::Hasher::new();
     let mut chunk = Vec::new();
     loop {
@@ -64,11 +65,12 @@ pub(crate) fn copy_and_hash(source: &mut dyn Read, target: &mut dyn Write) -> io
             return Ok((Digest(*hasher.finalize().as_bytes()), hasher.count()));
         }
         if chunk.len() == CHUNK {
-            hasher.update_rayon(&chunk);
+            let (_, written) = rayon::join(|| hasher.update_rayon(&chunk), || target.write_all(&chunk));
+            written?;
         } else {
             hasher.update(&chunk);
+            target.write_all(&chunk)?;
         }
-        target.write_all(&chunk)?;
     }
 }
 
@@ -93,25 +95,34 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        let is_lower_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match blake3::Hash::from_hex(text) {
-            Ok(hash) if is_lower_hex => Ok(Self(*hash.as_bytes())),
+            Ok(hash) if !text.bytes().any(|b| b.is_ascii_uppercase()) => Ok(Self(*hash.as_bytes())),
             _ => Err(ParseDigestError(text.chars().take(80).collect())),
         }
     }
 }
 
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = ParseDigestError;
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Digest;
 
-    fn try_from(text: String) -> Result<Self, ParseDigestError> {
-        text.parse()
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a digest of 64 lower-case hexadecimal digits")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -221,10 +221,10 @@ impl RunRecord {
 
     fn sync(&mut self) -> Result<(), StoreError> {
         self.flush()?;
-        let path = self.file.path();
-        self.file.sync().map_err(StoreError::io("sync", path))?;
+        let synced = self.file.sync();
+        synced.map_err(StoreError::io("sync", self.file.path()))?;
         if !self.is_lasting {
-            let folder = path.parent().expect("a record lies in a folder");
+            let folder = self.file.path().parent().expect("a record lies in a folder");
             disk::sync_folder(folder).map_err(StoreError::io("sync", folder))?;
             self.is_lasting = true;
         }

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 /// As any other new file: what others may do with it is the user's umask's business.
@@ -17,11 +18,19 @@ pub(super) const WRITABLE: u32 = 0o666;
 /// Read-only for all.
 pub(super) const READ_ONLY: u32 = 0o444;
 
+/// Of a large file so much is sent to the disk at a time while more is written, so that the last sync has less to wait for.
+/// Tests have small files.
+const SENT_AT_A_TIME: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+
 /// A file that was made here and is being written, from its beginning on.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     file: File,
     path: PathBuf,
+    /// Bytes written since something was last sent to the disk.
+    unsent: usize,
+    /// What sends it.
+    sending: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl NewFile {
@@ -33,6 +42,8 @@ impl NewFile {
         Ok(Self {
             file,
             path: path.to_owned(),
+            unsent: 0,
+            sending: None,
         })
     }
 
@@ -52,10 +63,27 @@ impl NewFile {
     }
 
     /// Makes what was written last.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
         #[cfg(test)]
         faults::before(Change::SyncFile(self.path.clone()))?;
+        self.wait_until_sent()?;
         self.file.sync_all()
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        self.wait_until_sent()?;
+        let file = self.file.try_clone()?;
+        self.sending = Some(std::thread::spawn(move || file.sync_data()));
+        self.unsent = 0;
+        Ok(())
+    }
+
+    /// The system tells an error of the disk to one sync alone, which may be an earlier one.
+    fn wait_until_sent(&mut self) -> io::Result<()> {
+        match self.sending.take() {
+            Some(sending) => sending.join().expect("a sync does not panic"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -63,7 +91,12 @@ impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         #[cfg(test)]
         faults::before_write(&self.path, &mut self.file, bytes)?;
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.unsent += written;
+        if self.unsent >= SENT_AT_A_TIME && self.sending.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.send()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -150,5 +183,24 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path).and_then(|folder| folder.sync_all()) {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         synced => synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_while_more_is_written_is_all_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = NewFile::create(&folder.path().join("file")).unwrap();
+        let bytes: Vec<u8> = (0..100 * SENT_AT_A_TIME).map(|i| (i % 251) as u8).collect();
+        for piece in bytes.chunks(SENT_AT_A_TIME / 3) {
+            file.write_all(piece).unwrap();
+        }
+        assert!(file.sending.is_some());
+        file.sync().unwrap();
+        assert!(file.sending.is_none());
+        assert_eq!(fs::read(file.path()).unwrap(), bytes);
     }
 }
