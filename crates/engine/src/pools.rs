@@ -18,7 +18,7 @@ pub(crate) struct Pools {
     taken_slots: usize,
     taken_light: usize,
     is_whole_taken: bool,
-    taken_memory: u64,
+    taken_memory: u128,
 }
 
 impl Pools {
@@ -46,8 +46,8 @@ impl Pools {
 
     /// Whether there is the memory for `action`, as far as it is known.
     pub(crate) fn has_memory(&self, action: &Action) -> bool {
-        let needed = action.memory.unwrap_or(0).saturating_add(self.taken_memory);
-        self.memory.is_none_or(|memory| needed <= memory) || self.is_empty()
+        let needed = self.taken_memory + needed_by(action);
+        self.memory.is_none_or(|memory| needed <= memory.into()) || self.is_empty()
     }
 
     /// Whether `action` is expected to need more memory than there is when nothing else runs; how much there is.
@@ -67,7 +67,7 @@ impl Pools {
             Demand::Light => self.taken_light += 1,
             Demand::Whole => self.is_whole_taken = true,
         }
-        self.taken_memory += action.memory.unwrap_or(0);
+        self.taken_memory += needed_by(action);
     }
 
     /// Gives a place back.
@@ -77,12 +77,17 @@ impl Pools {
             Demand::Light => self.taken_light -= 1,
             Demand::Whole => self.is_whole_taken = false,
         }
-        self.taken_memory -= action.memory.unwrap_or(0);
+        self.taken_memory -= needed_by(action);
     }
 
     fn is_empty(&self) -> bool {
         !self.is_whole_taken && self.taken_slots == 0 && self.taken_light == 0
     }
+}
+
+/// Sums of it are not to overflow.
+fn needed_by(action: &Action) -> u128 {
+    action.memory.unwrap_or(0).into()
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Load<'_> {
             activations = 7 * activations / 4;
         }
         let rows = settings.batch_size.div_ceil(settings.gradient_accumulation.max(1)) as u64;
-        self.held(copies, rows * (activations + kept.working))
+        self.held(copies, rows.saturating_mul(activations + kept.working))
     }
 
     /// Running it on `rows` rows at a time: its weights, once more as they are laid out for products, and what one part
@@ -55,7 +55,7 @@ impl Load<'_> {
     pub fn inference(&self, rows: usize) -> u64 {
         let kept = self.architecture.activations(self.tokens);
         let part = kept.parts.into_iter().max().unwrap_or(kept.outside / 2);
-        self.held(2, rows as u64 * part)
+        self.held(2, (rows as u64).saturating_mul(part))
     }
 
     /// Pruning it: read, sorted and written.
@@ -70,12 +70,13 @@ impl Load<'_> {
 
     fn held(&self, copies_of_weights: u64, activations: u64) -> u64 {
         let weights = self.architecture.parameters(self.classes);
-        let work = FLOAT * (copies_of_weights * weights + activations);
-        BASE + self.data_bytes + work.max(self.data_bytes)
+        let numbers = (copies_of_weights * weights).saturating_add(activations);
+        let work = FLOAT.saturating_mul(numbers).max(self.data_bytes);
+        work.saturating_add(BASE + self.data_bytes)
     }
 }
 
 /// Preparing rows that take `bytes` when they are prepared: as they are read, as they are encoded, and as they are written.
 pub fn preparation(bytes: u64) -> u64 {
-    BASE + 3 * bytes
+    bytes.saturating_mul(3).saturating_add(BASE)
 }

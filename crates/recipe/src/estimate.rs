@@ -171,7 +171,8 @@ fn rows_of(data: &Data) -> Option<Rows> {
             let ([train, height, width], [test, ..]) = (shape("train_images")?, shape("test_images")?);
             let bytes = |rows: usize, most: &Option<usize>| {
                 let rows = rows.min(most.unwrap_or(rows)) as u64;
-                rows.saturating_mul((height * width) as u64)
+                // 32 bits of rows and 12 of each side, as the reader has them at most.
+                rows * (height * width) as u64
             };
             Some(Rows {
                 input: image([height, width]),
