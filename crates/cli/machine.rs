@@ -25,11 +25,8 @@ pub fn jobs() -> NonZeroUsize {
 pub fn memory() -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory();
+    let total = Some(system.total_memory()).filter(|bytes| *bytes > 0)?;
     let limit = system.cgroup_limits().map(|limits| limits.total_memory);
-    let total = limit
-        .into_iter()
-        .chain([system.total_memory()])
-        .filter(|bytes| *bytes > 0)
-        .min()?;
+    let total = limit.filter(|bytes| *bytes > 0).map_or(total, |limit| limit.min(total));
     Some(total / 10 * 9)
 }

@@ -177,16 +177,15 @@ fn digest_in_words(input: &InputDigest) -> String {
     }
 }
 
-/// Text from a key document, which anybody may have written, on one line and without what a terminal would obey.
+/// Text from a key document, which anybody may have written, on one line and without what a terminal would obey or not show.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            if c.is_control() {
-                write!(f, "{}", c.escape_default())?;
-            } else {
-                write!(f, "{c}")?;
+            match c {
+                '"' | '\'' | '\\' => write!(f, "{c}")?,
+                _ => write!(f, "{}", c.escape_debug())?,
             }
         }
         Ok(())

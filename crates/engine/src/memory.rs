@@ -1,8 +1,8 @@
 //! Memory in words: what is too much of it, and what to do then.
 
 /// How to need less.
-pub(crate) const NEED_LESS: &str = "lower batch_size or raise gradient_accumulation, use a smaller model, or run less at \
-                                    once with a lower `--jobs`";
+pub(crate) const NEED_LESS: &str = "lower batch_size, max_length or the number of rows, raise gradient_accumulation, use a \
+                                    smaller model, or run less at once with a lower `--jobs`";
 
 /// Bytes as people read them.
 pub(crate) fn in_words(bytes: u64) -> String {
@@ -18,8 +18,9 @@ pub(crate) fn in_words(bytes: u64) -> String {
 /// An action that was not started because it is expected to need `needed` bytes of `there_is`.
 pub(crate) fn too_large(needed: u64, there_is: u64) -> String {
     format!(
-        "it was not started: it is expected to need about {} of memory, and there are {}; lower batch_size or raise \
-         gradient_accumulation, or use a smaller model; `--memory SIZE` sets how much there is, `--memory none` no limit",
+        "it was not started: it is expected to need up to {} of memory, and there are {}; lower batch_size, max_length or the \
+         number of rows, raise gradient_accumulation, or use a smaller model; `--memory SIZE` sets how much there is, and with \
+         `--memory none` it is tried",
         in_words(needed),
         in_words(there_is)
     )
@@ -27,9 +28,10 @@ pub(crate) fn too_large(needed: u64, there_is: u64) -> String {
 
 /// A worker that the system killed without a word, which it does when memory runs out.
 pub(crate) fn killed(peak: Option<u64>, there_is: Option<u64>) -> String {
-    let held = peak.map_or_else(|| "an unknown part".to_owned(), in_words);
-    let of = there_is.map_or_else(|| "an unknown limit".to_owned(), in_words);
+    let held = peak.map_or_else(|| "an unknown amount".to_owned(), in_words);
+    let of = there_is.map_or_else(String::new, |bytes| format!(" of {}", in_words(bytes)));
     format!(
-        "the worker was killed (signal 9), as the system does when memory runs out: it was last seen to hold {held} of {of}; {NEED_LESS}"
+        "the worker was killed (signal 9), as the system does when memory runs out: it was last seen to hold {held}{of}; if \
+         that was it, {NEED_LESS}"
     )
 }

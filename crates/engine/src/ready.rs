@@ -67,9 +67,11 @@ impl Ready {
         Some(id)
     }
 
-    /// Those for which there is a place in `pools`; after [`Ready::enter_first`] found none, they lack memory.
+    /// The most urgent of each sort for which there is a place in `pools`: after [`Ready::enter_first`] found none, these
+    /// lack memory alone.
     pub(crate) fn lacking_memory(&self, pools: &Pools) -> Vec<ActionId> {
-        self.with_place(pools).flatten().map(|(_, id)| *id).collect()
+        let firsts = self.with_place(pools).filter_map(Queue::first);
+        firsts.map(|(_, id)| *id).collect()
     }
 
     fn with_place(&self, pools: &Pools) -> impl Iterator<Item = &Queue> {

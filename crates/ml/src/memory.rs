@@ -5,6 +5,7 @@
 
 use crate::models::Architecture;
 use crate::optimizer::OptimizerKind;
+use crate::quantize::CALIBRATION_BATCH;
 use crate::training::Training;
 
 /// The program with its threads.
@@ -21,6 +22,8 @@ pub struct Load<'a> {
     pub classes: usize,
     /// Tokens of the longest row; 1 for images.
     pub tokens: usize,
+    /// No more rows are trained on.
+    pub rows: usize,
     /// Of the rows that are read, as they lie in memory.
     pub data_bytes: u64,
 }
@@ -44,10 +47,19 @@ impl Load<'_> {
         };
         let mut activations = kept.outside + parts;
         if is_simulated {
-            activations = 7 * activations / 4;
+            activations = simulated(activations);
         }
-        let rows = settings.batch_size.div_ceil(settings.gradient_accumulation.max(1)) as u64;
+        let batch = settings.batch_size.min(self.rows);
+        let rows = batch.div_ceil(settings.gradient_accumulation.max(1)) as u64;
         self.held(copies, rows.saturating_mul(activations + kept.working))
+    }
+
+    /// Calibrating it: what is rounded, beside it, and what a batch keeps.
+    pub fn calibration(&self) -> u64 {
+        let kept = self.architecture.activations(self.tokens);
+        let activations = simulated(kept.outside + kept.parts.iter().sum::<u64>());
+        let rows = CALIBRATION_BATCH.min(self.rows) as u64;
+        self.held(2, rows.saturating_mul(activations + kept.working))
     }
 
     /// Running it on `rows` rows at a time: its weights, once more as they are laid out for products, and what one part
@@ -74,6 +86,11 @@ impl Load<'_> {
         let work = FLOAT.saturating_mul(numbers).max(self.data_bytes);
         work.saturating_add(BASE + self.data_bytes)
     }
+}
+
+/// Activations and the rounded copies of some.
+fn simulated(activations: u64) -> u64 {
+    7 * activations / 4
 }
 
 /// Preparing rows that take `bytes` when they are prepared: as they are read, as they are encoded, and as they are written.

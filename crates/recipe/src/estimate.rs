@@ -20,6 +20,8 @@ const TOKENIZER_ENTRY: u64 = 15;
 const ID: u64 = 4;
 /// Bytes of text to a token: words have more.
 const TOKEN_TEXT: u64 = 4;
+/// More bytes are never made of one by unpacking a gzip file.
+const MOST_COMPRESSION: u64 = 1032;
 /// Where only the files know the classes: their number hardly matters.
 const SOME_CLASSES: usize = 10;
 
@@ -33,6 +35,8 @@ pub(crate) struct Estimates<'a> {
 /// The rows of a data set.
 struct Rows {
     input: Input,
+    /// At most.
+    train_rows: usize,
     /// In memory.
     train_bytes: u64,
     test_bytes: u64,
@@ -74,49 +78,53 @@ impl<'a> Estimates<'a> {
     pub fn training(&self, step: &str, data: &str, settings: &Training, is_simulated: bool) -> Option<u64> {
         let rows = self.rows(data)?;
         Some(
-            self.load(step, &rows.input, rows.train_bytes)?
+            self.load(step, rows, rows.train_bytes)?
                 .training(settings, is_simulated),
         )
+    }
+
+    /// Calibrating the model of `step` on `data`, without training it.
+    pub fn calibration(&self, step: &str, data: &str) -> Option<u64> {
+        let rows = self.rows(data)?;
+        Some(self.load(step, rows, rows.train_bytes)?.calibration())
     }
 
     /// Running the model of `step` over the training rows of `data`.
     pub fn inference(&self, step: &str, data: &str) -> Option<u64> {
         let rows = self.rows(data)?;
-        Some(
-            self.load(step, &rows.input, rows.train_bytes)?
-                .inference(EVALUATION_BATCH),
-        )
+        Some(self.load(step, rows, rows.train_bytes)?.inference(EVALUATION_BATCH))
     }
 
     /// Running the model of `step` over the test rows of `data`, which are read with the others.
     pub fn evaluation(&self, step: &str, data: &str) -> Option<u64> {
         let rows = self.rows(data)?;
-        let load = self.load(step, &rows.input, rows.train_bytes + rows.test_bytes)?;
+        let load = self.load(step, rows, rows.train_bytes + rows.test_bytes)?;
         Some(load.inference(EVALUATION_BATCH))
     }
 
     /// Pruning the model of `step`, which is trained on `data`.
     pub fn pruning(&self, step: &str, data: &str) -> Option<u64> {
-        Some(self.load(step, &self.rows(data)?.input, 0)?.pruning())
+        Some(self.load(step, self.rows(data)?, 0)?.pruning())
     }
 
     /// Exporting the model of `step`, which is trained on `data`.
     pub fn export(&self, step: &str, data: &str) -> Option<u64> {
-        Some(self.load(step, &self.rows(data)?.input, 0)?.conversion())
+        Some(self.load(step, self.rows(data)?, 0)?.conversion())
     }
 
     fn rows(&self, data: &str) -> Option<&Rows> {
         self.rows.get(data)?.as_ref()
     }
 
-    fn load(&self, step: &str, input: &Input, data_bytes: u64) -> Option<Load<'_>> {
+    fn load(&self, step: &str, rows: &Rows, data_bytes: u64) -> Option<Load<'_>> {
         Some(Load {
             architecture: self.models.get(step)?.as_ref()?,
             classes: SOME_CLASSES,
-            tokens: match input {
+            tokens: match &rows.input {
                 Input::Text { max_length, .. } => *max_length,
                 Input::Image { .. } => 1,
             },
+            rows: rows.train_rows,
             data_bytes,
         })
     }
@@ -133,6 +141,7 @@ fn rows_of(data: &Data) -> Option<Rows> {
             ..
         }) => Some(Rows {
             input: text(data, *vocab_size, *max_length),
+            train_rows: *train_rows,
             train_bytes: ids(*train_rows, *max_length),
             test_bytes: ids(*test_rows, *max_length),
         }),
@@ -147,8 +156,11 @@ fn rows_of(data: &Data) -> Option<Rows> {
                 let all = size(role)? / TOKEN_TEXT * ID;
                 Some(most_rows.map_or(all, |rows| all.min(ids(rows, *max_length))))
             };
+            // A row has a character and the end of its line.
+            let lines = usize::try_from(size("train")? / 2).ok()?;
             Some(Rows {
                 input: text(data, *vocab_size, *max_length),
+                train_rows: max_train_rows.map_or(lines, |most| most.min(lines)),
                 train_bytes: bytes("train", max_train_rows)?,
                 test_bytes: bytes("test", max_test_rows)?,
             })
@@ -159,6 +171,7 @@ fn rows_of(data: &Data) -> Option<Rows> {
             let pixels = |rows: usize| (rows * digits::SIDE * digits::SIDE) as u64;
             Some(Rows {
                 input: image([digits::SIDE; 2]),
+                train_rows: *train_rows,
                 train_bytes: pixels(*train_rows),
                 test_bytes: pixels(*test_rows),
             })
@@ -174,8 +187,14 @@ fn rows_of(data: &Data) -> Option<Rows> {
                 // 32 bits of rows and 12 of each side, as the reader has them at most.
                 rows * (height * width) as u64
             };
+            // A header that promises what no compression gives is left to those who read the whole file.
+            let is_credible = |role: &str, rows: usize| Some(bytes(rows, &None) / MOST_COMPRESSION <= size(role)?);
+            if !is_credible("train_images", train)? || !is_credible("test_images", test)? {
+                return None;
+            }
             Some(Rows {
                 input: image([height, width]),
+                train_rows: max_train_rows.map_or(train, |most| most.min(train)),
                 train_bytes: bytes(train, max_train_rows),
                 test_bytes: bytes(test, max_test_rows),
             })

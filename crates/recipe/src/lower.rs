@@ -398,7 +398,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs,
             demand: Demand::Slot,
-            memory: self.estimates.training(name, &step.data, training, true),
+            memory: self.estimates.calibration(name, &step.data),
         })
     }
 

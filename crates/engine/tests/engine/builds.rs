@@ -270,7 +270,7 @@ fn what_needs_more_memory_than_there_is_fails_before_anything_starts() {
     let built = build(limit, false);
     let (error, class) = built.error("b");
     assert!(
-        error.contains("about 101 MiB of memory, and there are 100 MiB"),
+        error.contains("up to 101 MiB of memory, and there are 100 MiB"),
         "{error}"
     );
     assert_eq!((class, built.started()), (FailureClass::Environment, vec![]));

@@ -105,8 +105,8 @@ fn a_worker_that_was_killed_is_reported_with_its_peak() {
     assert_eq!(
         error.to_string(),
         "the worker was killed (signal 9), as the system does when memory runs out: it was last seen to hold 3 MiB of \
-         2.0 GiB; lower batch_size or raise gradient_accumulation, use a smaller model, or run less at once with a lower \
-         `--jobs`"
+         2.0 GiB; if that was it, lower batch_size, max_length or the number of rows, raise gradient_accumulation, use a \
+         smaller model, or run less at once with a lower `--jobs`"
     );
     assert!(matches!(
         error,
@@ -126,8 +126,8 @@ fn a_worker_that_gets_no_more_memory_is_a_matter_of_the_environment() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the worker is out of memory: {said}; lower batch_size or raise gradient_accumulation, use a smaller model, or \
-             run less at once with a lower `--jobs`"
+            "the worker is out of memory: {said}; lower batch_size, max_length or the number of rows, raise \
+             gradient_accumulation, use a smaller model, or run less at once with a lower `--jobs`"
         )
     );
     assert!(matches!(

@@ -18,7 +18,8 @@ use crate::progress::{Progress, Watch};
 use orchestrate_kernels::{ActivationQuantizer, ProductPrecision};
 use std::collections::BTreeMap;
 
-const CALIBRATION_BATCH: usize = 32;
+/// Rows that are calibrated on at a time.
+pub(crate) const CALIBRATION_BATCH: usize = 32;
 
 /// Runs `model`, unquantized, on the first `count` of `rows`, its products in `precision`, so that its observers
 /// see what inputs to expect.
