@@ -4,8 +4,7 @@
 //! a key, a blob) never come from the same bytes, because all but blobs begin with a domain tag of their own.
 
 use crate::file_digest::digest_of_file;
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -15,7 +14,8 @@ use std::str::FromStr;
 const CHUNK: usize = 1 << 20;
 
 /// A blake3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -95,34 +95,25 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
+        let is_lower_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match blake3::Hash::from_hex(text) {
-            Ok(hash) if !text.bytes().any(|b| b.is_ascii_uppercase()) => Ok(Self(*hash.as_bytes())),
+            Ok(hash) if is_lower_hex => Ok(Self(*hash.as_bytes())),
             _ => Err(ParseDigestError(text.chars().take(80).collect())),
         }
     }
 }
 
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
     }
 }
 
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Digest;
+impl TryFrom<String> for Digest {
+    type Error = ParseDigestError;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a digest of 64 lower-case hexadecimal digits")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Text)
+    fn try_from(text: String) -> Result<Self, ParseDigestError> {
+        text.parse()
     }
 }
 

@@ -418,7 +418,8 @@ impl<'a> Lowering<'a> {
         Ok(inputs)
     }
 
-    /// An action that trains, by its own name, its step's and that of its data. `round` sets the random streams of a pruning's rounds apart.
+    /// An action that trains, by its own name, its step's and that of its data. `round` sets the random streams of a
+    /// pruning's rounds apart.
     fn trained(
         &mut self,
         [name, step, data]: [&str; 3],
