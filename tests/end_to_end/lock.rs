@@ -180,5 +180,6 @@ fn tamper(workspace: &Workspace) {
     };
     result.tree = tree.parse().unwrap();
     let document = store.key_document(&key).unwrap().unwrap();
-    store.put_result(&document, &result).unwrap();
+    let tree = store.tree(&result.tree).unwrap().unwrap();
+    store.put_result(&document, &result, &tree).unwrap();
 }

@@ -94,15 +94,15 @@ impl Tree {
     /// the length of its path, the path, its size and its digest; numbers are 64-bit little-endian.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(DOMAIN).update(&(self.entries.len() as u64).to_le_bytes());
+        let mut bytes = DOMAIN.to_vec();
+        bytes.extend((self.entries.len() as u64).to_le_bytes());
         for entry in &self.entries {
-            hasher
-                .update(&(entry.path.len() as u64).to_le_bytes())
-                .update(entry.path.as_bytes());
-            hasher.update(&entry.size.to_le_bytes()).update(entry.digest.as_bytes());
+            bytes.extend((entry.path.len() as u64).to_le_bytes());
+            bytes.extend(entry.path.as_bytes());
+            bytes.extend(entry.size.to_le_bytes());
+            bytes.extend(entry.digest.as_bytes());
         }
-        Digest::from_bytes(*hasher.finalize().as_bytes())
+        Digest::of_bytes(&bytes)
     }
 }
 

@@ -7,53 +7,81 @@ use crate::error::EngineError;
 use crate::freshness::{Freshness, Reason};
 use crate::graph::ActionGraph;
 use crate::input_file::{FileDigests, InputFile};
-use crate::key::{ActionKey, InputDigest, KeyDocument};
+use crate::key::{ActionKey, InputDigest, KeyDocument, KeyParts};
 use crate::record::History;
 use crate::result::ActionResult;
 use crate::store::{Integrity, Lookup, Store, StoreError};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::iter;
+use std::sync::mpsc;
 
-/// So many actions are worth being assessed by several threads.
+/// So many actions are worth being assessed by several threads, so many at a time by each.
 pub(crate) const WORTH_SHARING: usize = 32;
-/// No more are assessed at a time.
+/// No more are asked for at a time.
 pub(crate) const MOST_AT_A_TIME: usize = 1024;
 
 /// What was found of one action.
 #[derive(Debug)]
 pub(crate) struct Assessment {
-    pub(crate) key: ActionKey,
-    pub(crate) document: KeyDocument,
-    /// Its external inputs as they were hashed.
-    pub(crate) files: Vec<InputFile>,
+    pub(crate) keyed: Keyed,
     pub(crate) freshness: Freshness,
 }
 
+/// An action's key, and what it reads.
+#[derive(Debug)]
+pub(crate) struct Keyed {
+    pub(crate) key: ActionKey,
+    pub(crate) inputs: Inputs,
+}
+
+impl Keyed {
+    /// What the key of `action`, whose it is, is the digest of.
+    pub(crate) fn document(&self, action: &Action) -> KeyDocument {
+        self.inputs.document(action)
+    }
+}
+
 /// What an action reads.
-#[derive(Default)]
-struct Inputs {
-    digests: BTreeMap<String, InputDigest>,
-    files: Vec<InputFile>,
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    /// In the order of their roles.
+    pub(crate) digests: Vec<InputDigest>,
+    /// Those that are external, as they were hashed.
+    pub(crate) files: Vec<InputFile>,
+}
+
+impl Inputs {
+    fn document(&self, action: &Action) -> KeyDocument {
+        let roles = action.inputs.keys().cloned();
+        KeyDocument::new(action, roles.zip(self.digests.iter().copied()).collect())
+    }
+}
+
+/// An action that is to be assessed.
+pub(crate) struct Asked {
+    id: ActionId,
+    /// Whether a result without the artifact's bytes is of no use.
+    needs_bytes: bool,
+    inputs: Result<Inputs, EngineError>,
 }
 
 /// An action whose result was looked for.
 struct LookedUp {
-    key: ActionKey,
-    document: KeyDocument,
-    files: Vec<InputFile>,
+    keyed: Keyed,
     result: Result<ActionResult, Option<Reason>>,
 }
 
-impl LookedUp {
-    fn new(store: &Store, action: &Action, inputs: Inputs, needs_bytes: bool) -> Result<Self, StoreError> {
-        let document = KeyDocument::new(action, inputs.digests);
-        let key = document.key();
-        Ok(Self {
-            result: find_result(store, &key, needs_bytes)?,
-            files: inputs.files,
-            key,
-            document,
-        })
+impl Asked {
+    fn look_up(self, graph: &ActionGraph, store: &Store) -> (ActionId, Result<LookedUp, EngineError>) {
+        let look_up = |inputs: Inputs| {
+            let key = KeyParts::of(graph.get(self.id), &inputs.digests).key();
+            Ok(LookedUp {
+                result: find_result(store, &key, self.needs_bytes)?,
+                keyed: Keyed { key, inputs },
+            })
+        };
+        (self.id, self.inputs.and_then(look_up))
     }
 }
 
@@ -83,24 +111,68 @@ impl<'a> Assessor<'a> {
         ids: &[(ActionId, bool)],
         tree_of: &dyn Fn(ActionId) -> Digest,
     ) -> Vec<(ActionId, Result<Assessment, EngineError>)> {
-        let inputs = ids
-            .iter()
-            .map(|(id, needs_bytes)| (*id, *needs_bytes, self.inputs(*id, tree_of)));
-        let inputs: Vec<_> = inputs.collect();
-        let looked_up = |(id, needs_bytes, inputs): (ActionId, bool, Result<Inputs, EngineError>)| {
-            let found =
-                inputs.and_then(|inputs| Ok(LookedUp::new(self.store, self.graph.get(id), inputs, needs_bytes)?));
-            (id, found)
+        let asked = self.ask(ids, tree_of);
+        let mut assessed = Vec::with_capacity(ids.len());
+        self.assess_each(asked, &mut |id, assessment| assessed.push((id, assessment)));
+        assessed
+    }
+
+    /// The first half of [`Assessor::assess`], after which `tree_of` is not needed any more.
+    pub(crate) fn ask(&mut self, ids: &[(ActionId, bool)], tree_of: &dyn Fn(ActionId) -> Digest) -> Vec<Asked> {
+        let asked = ids.iter().map(|(id, needs_bytes)| Asked {
+            id: *id,
+            needs_bytes: *needs_bytes,
+            inputs: self.inputs(*id, tree_of),
+        });
+        asked.collect()
+    }
+
+    /// The second half: gives each assessment to `then`, in the order in which they were asked for, while other threads
+    /// look up those that follow.
+    pub(crate) fn assess_each(
+        &mut self,
+        asked: Vec<Asked>,
+        then: &mut dyn FnMut(ActionId, Result<Assessment, EngineError>),
+    ) {
+        let (graph, store) = (self.graph, self.store);
+        let mut judge = |(id, found): (ActionId, Result<LookedUp, EngineError>)| {
+            then(id, found.and_then(|found| self.judge(id, found)));
         };
-        let found: Vec<_> = if ids.len() < WORTH_SHARING {
-            inputs.into_iter().map(looked_up).collect()
-        } else {
-            inputs.into_par_iter().map(looked_up).collect()
-        };
-        let judged = found
-            .into_iter()
-            .map(|(id, found)| (id, found.and_then(|found| self.judge(id, found))));
-        judged.collect()
+        // A thread of the pool that waited here might be the one that is waited for.
+        if asked.len() < WORTH_SHARING || rayon::current_thread_index().is_some() {
+            asked
+                .into_iter()
+                .map(|asked| asked.look_up(graph, store))
+                .for_each(judge);
+            return;
+        }
+        let mut asked = asked.into_iter();
+        let parts = iter::from_fn(move || {
+            let part: Vec<Asked> = asked.by_ref().take(WORTH_SHARING).collect();
+            (!part.is_empty()).then_some(part)
+        });
+        let (sender, found) = mpsc::channel();
+        rayon::in_place_scope(|scope| {
+            scope.spawn(move |_| {
+                parts
+                    .enumerate()
+                    .par_bridge()
+                    .for_each_with(sender, |sender, (at, part)| {
+                        let found: Vec<_> = part.into_iter().map(|asked| asked.look_up(graph, store)).collect();
+                        // Nobody listens any more after a panic, which the scope passes on.
+                        let _ = sender.send((at, found));
+                    });
+            });
+            let mut early = BTreeMap::new();
+            let mut next = 0;
+            for (at, part) in found {
+                early.insert(at, part);
+                while let Some(part) = early.remove(&next) {
+                    part.into_iter().for_each(&mut judge);
+                    next += 1;
+                }
+            }
+        });
     }
 
     /// The key document of `id`.
@@ -110,10 +182,10 @@ impl<'a> Assessor<'a> {
         tree_of: &dyn Fn(ActionId) -> Digest,
     ) -> Result<KeyDocument, EngineError> {
         let inputs = self.inputs(id, tree_of)?;
-        Ok(KeyDocument::new(self.graph.get(id), inputs.digests))
+        Ok(inputs.document(self.graph.get(id)))
     }
 
-    /// What an action reads: by role, and its external inputs as they were hashed.
+    /// What an action reads.
     fn inputs(&mut self, id: ActionId, tree_of: &dyn Fn(ActionId) -> Digest) -> Result<Inputs, EngineError> {
         let action = self.graph.get(id);
         let mut inputs = Inputs::default();
@@ -135,29 +207,19 @@ impl<'a> Assessor<'a> {
                     digest
                 }
             };
-            inputs.digests.insert(role.clone(), digest);
+            inputs.digests.push(digest);
         }
         Ok(inputs)
     }
 
     fn judge(&mut self, id: ActionId, found: LookedUp) -> Result<Assessment, EngineError> {
-        let LookedUp {
-            key,
-            document,
-            files,
-            result,
-        } = found;
+        let LookedUp { keyed, result } = found;
         let freshness = match result {
             Ok(result) => Freshness::Fresh(result),
             Err(Some(reason)) => Freshness::Stale(reason),
-            Err(None) => Freshness::Stale(self.explain(&self.graph.get(id).name, &document, &key)?),
+            Err(None) => Freshness::Stale(self.explain(self.graph.get(id), &keyed)?),
         };
-        Ok(Assessment {
-            key,
-            document,
-            files,
-            freshness,
-        })
+        Ok(Assessment { keyed, freshness })
     }
 
     /// How long `id` lasted when it last ran in this recipe, if that is known.
@@ -169,18 +231,18 @@ impl<'a> Assessor<'a> {
         Ok(self.store.result(&key)?.found().map(|result| result.seconds))
     }
 
-    /// Why there is no result of `key`.
-    fn explain(&mut self, name: &str, document: &KeyDocument, key: &ActionKey) -> Result<Reason, StoreError> {
-        let Some(former) = self.history.last(name)?.and_then(|record| record.key) else {
+    /// Why there is no result of `action`, as it is `keyed`.
+    fn explain(&mut self, action: &Action, keyed: &Keyed) -> Result<Reason, StoreError> {
+        let Some(former) = self.history.last(&action.name)?.and_then(|record| record.key) else {
             return Ok(Reason::NeverRan);
         };
-        if former == *key {
+        if former == keyed.key {
             return Ok(Reason::OutputsMissing {
                 what: "its result".to_owned(),
             });
         }
         Ok(match self.store.key_document(&former)? {
-            Some(old) => Reason::Changed(changes(&old, document)),
+            Some(old) => Reason::Changed(changes(&old, &keyed.document(action))),
             None => Reason::DocumentLost { former },
         })
     }
@@ -192,15 +254,15 @@ pub(crate) fn find_result(
     key: &ActionKey,
     needs_bytes: bool,
 ) -> Result<Result<ActionResult, Option<Reason>>, StoreError> {
-    let result = match store.result(key)? {
+    let (lookup, integrity) = if needs_bytes {
+        store.result_and_bytes(key)?
+    } else {
+        (store.result(key)?, Integrity::Whole)
+    };
+    let result = match lookup {
         Lookup::Found(result) => result,
         Lookup::Absent => return Ok(Err(None)),
         Lookup::Unreadable => return Ok(Err(Some(Reason::ResultUnreadable))),
-    };
-    let integrity = if needs_bytes {
-        store.has_bytes(&result.tree)?
-    } else {
-        Integrity::Whole
     };
     Ok(match reason_of(integrity) {
         None => Ok(result),

@@ -4,9 +4,10 @@
 //! a key, a blob) never come from the same bytes, because all but blobs begin with a domain tag of their own.
 
 use crate::file_digest::digest_of_file;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::ops::Deref;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -14,8 +15,7 @@ use std::str::FromStr;
 const CHUNK: usize = 1 << 20;
 
 /// A blake3 digest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
@@ -45,12 +45,15 @@ impl Digest {
         digest_of_file(path).map(|(digest, _)| digest)
     }
 
+    /// Its text form, without an allocation.
+    pub(crate) fn hex(&self) -> impl Deref<Target = str> + use<> {
+        blake3::Hash::from_bytes(self.0).to_hex()
+    }
+
     /// The first ten hexadecimal digits, for people.
     #[must_use]
     pub fn short(&self) -> String {
-        let mut text = self.to_string();
-        text.truncate(10);
-        text
+        self.hex()[..10].to_owned()
     }
 }
 
@@ -76,7 +79,7 @@ pub(crate) fn copy_and_hash(source: &mut dyn Read, target: &mut (dyn Write + Sen
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+        f.write_str(&self.hex())
     }
 }
 
@@ -95,25 +98,39 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        let is_lower_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match blake3::Hash::from_hex(text) {
-            Ok(hash) if is_lower_hex => Ok(Self(*hash.as_bytes())),
+        let has_upper_case = text.bytes().any(|byte| byte.is_ascii_uppercase());
+        let mut bytes = [0; 32];
+        match const_hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) if !has_upper_case => Ok(Self(bytes)),
             _ => Err(ParseDigestError(text.chars().take(80).collect())),
         }
     }
 }
 
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.hex())
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = ParseDigestError;
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(DigestText)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, ParseDigestError> {
-        text.parse()
+/// Reads the text of a digest where it lies.
+struct DigestText;
+
+impl de::Visitor<'_> for DigestText {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a digest")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

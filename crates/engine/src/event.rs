@@ -7,7 +7,6 @@ use crate::digest::Digest;
 use crate::freshness::Reason;
 use crate::key::ActionKey;
 use crate::report::{ActionOutcome, ActionReport, BuildReport};
-use crate::result::ActionResult;
 use crate::step::FailureClass;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,48 +153,32 @@ impl From<&ActionReport> for RunEvent {
     fn from(report: &ActionReport) -> Self {
         let (action, step) = (report.name.clone(), report.step.clone());
         let result = || {
-            report
-                .result
-                .clone()
-                .expect("an action that was cached or executed has a result")
+            let result = report.result.as_ref();
+            result.expect("an action that was cached or executed has a result")
         };
         match &report.outcome {
             ActionOutcome::Cached => {
-                let ActionResult {
-                    key,
-                    tree,
-                    metrics,
-                    measurements,
-                    ..
-                } = result();
+                let result = result();
                 Self::ActionCached {
                     action,
                     step,
-                    key,
-                    tree,
-                    metrics,
-                    measurements,
+                    key: result.key,
+                    tree: result.tree,
+                    metrics: result.metrics.clone(),
+                    measurements: result.measurements.clone(),
                 }
             }
             ActionOutcome::Executed => {
-                let ActionResult {
-                    key,
-                    tree,
-                    metrics,
-                    measurements,
-                    seconds,
-                    peak_memory_bytes,
-                    ..
-                } = result();
+                let result = result();
                 Self::ActionFinished {
                     action,
                     step,
-                    key,
-                    tree,
-                    seconds,
-                    metrics,
-                    measurements,
-                    peak_memory_bytes,
+                    key: result.key,
+                    tree: result.tree,
+                    seconds: result.seconds,
+                    metrics: result.metrics.clone(),
+                    measurements: result.measurements.clone(),
+                    peak_memory_bytes: result.peak_memory_bytes,
                 }
             }
             ActionOutcome::Failed { error, class, log } => {

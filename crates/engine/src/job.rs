@@ -5,7 +5,7 @@
 
 use crate::action::{Action, ActionId, Input};
 use crate::artifact::Tree;
-use crate::assess::{Assessment, find_result, reason_of};
+use crate::assess::{Keyed, find_result, reason_of};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::event::RunEvent;
@@ -42,7 +42,7 @@ pub(crate) struct JobContext<'a> {
 /// One stale action that is to be run.
 pub(crate) struct Job {
     pub(crate) id: ActionId,
-    pub(crate) assessment: Assessment,
+    pub(crate) keyed: Keyed,
     pub(crate) reason: Reason,
     /// Whether a result without bytes is of no use.
     pub(crate) needs_bytes: bool,
@@ -113,7 +113,7 @@ impl Job {
     /// Does the job.
     pub(crate) fn run(&self, context: &JobContext<'_>) -> Result<Done, Halt> {
         let action = context.graph.get(self.id);
-        let key = &self.assessment.key;
+        let key = &self.keyed.key;
         let _span = tracing::info_span!("step", id = %action.name, key = %key.short()).entered();
         let _lease = self.lease(action, context)?;
         if let Ok(result) = find_result(context.store, key, self.needs_bytes)? {
@@ -149,15 +149,16 @@ impl Job {
         scratch: &Path,
         context: &JobContext<'_>,
     ) -> Result<Option<CheckpointPlace>, StoreError> {
-        let (Some(every), Some(trajectory)) =
-            (context.checkpoint_every, self.assessment.document.of_trajectory(action))
-        else {
+        let Some(every) = context.checkpoint_every else {
+            return Ok(None);
+        };
+        let Some(trajectory) = self.keyed.document(action).of_trajectory(action) else {
             return Ok(None);
         };
         Ok(Some(CheckpointPlace {
             folder: context.store.checkpoint_folder(&trajectory.key())?,
             scratch: scratch.to_owned(),
-            owner: format!("{}.", self.assessment.key),
+            owner: format!("{}.", self.keyed.key),
             every,
         }))
     }
@@ -166,7 +167,7 @@ impl Job {
     fn lease(&self, action: &Action, context: &JobContext<'_>) -> Result<Lease, Halt> {
         let mut is_told = false;
         loop {
-            if let Some(lease) = context.store.try_lease(&self.assessment.key)? {
+            if let Some(lease) = context.store.try_lease(&self.keyed.key)? {
                 return Ok(lease);
             }
             if context.cancel.is_stopped() {
@@ -192,8 +193,8 @@ impl Job {
     ) -> Result<BTreeMap<String, InputFiles>, Halt> {
         let mut files = BTreeMap::new();
         let mut bad = Vec::new();
-        for (role, digest) in &self.assessment.document.inputs {
-            match (&action.inputs[role], digest) {
+        for ((role, input), digest) in action.inputs.iter().zip(&self.keyed.inputs.digests) {
+            match (input, digest) {
                 (Input::Action(producer), InputDigest::Artifact(tree)) => match verify(tree, context)? {
                     Integrity::Whole => {
                         files.insert(role.clone(), InputFiles::Artifact(context.store.paths(tree, role)?));
@@ -283,7 +284,7 @@ impl Job {
 
     /// Fails if an external input is no longer what it was when the key was made.
     fn check_files(&self, executed: &Executed) -> Result<(), Halt> {
-        let problem = self.assessment.files.iter().find_map(problem_of);
+        let problem = self.keyed.inputs.files.iter().find_map(problem_of);
         match problem {
             None => Ok(()),
             Some(error) => Err(Halt::Failed {
@@ -303,7 +304,7 @@ impl Job {
         context: &JobContext<'_>,
     ) -> Result<ActionResult, Halt> {
         let result = ActionResult {
-            key: self.assessment.key,
+            key: self.keyed.key,
             kind: action.kind.clone(),
             tree: tree.digest(),
             metrics: executed.outcome.metrics,
@@ -312,7 +313,7 @@ impl Job {
             peak_memory_bytes: executed.peak_memory_bytes,
             log: executed.log,
         };
-        context.store.put_result(&self.assessment.document, &result)?;
+        context.store.put_result(&self.keyed.document(action), &result, tree)?;
         remember_verified(result.tree, context);
         Ok(result)
     }

@@ -1,6 +1,6 @@
 //! The action key, and the document that it is the digest of.
 //!
-//! Invariant: there is one walk over a document, [`KeyDocument::leaves`]. The key hashes what it yields, and
+//! Invariant: there is one walk over a document, [`KeyParts::leaves`]. The key hashes what it yields, and
 //! [`changes`](crate::changes) compares what it yields, so that two documents have the same key if and only if there is
 //! no change to tell.
 //!
@@ -170,26 +170,79 @@ impl KeyDocument {
     /// The key; the encoding is described at the head of the module.
     #[must_use]
     pub fn key(&self) -> ActionKey {
-        let leaves = self.leaves();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(DOMAIN).update(&(leaves.len() as u64).to_le_bytes());
-        for (place, leaf) in &leaves {
-            encode_place(place, &mut hasher);
-            encode_leaf(leaf, &mut hasher);
-        }
-        ActionKey(Digest::from_bytes(*hasher.finalize().as_bytes()))
+        self.parts().key()
     }
 
     /// The document as a list of what stands where, sorted by place.
     pub(crate) fn leaves(&self) -> Vec<(Place<'_>, Leaf<'_>)> {
+        self.parts().leaves()
+    }
+
+    fn parts(&self) -> KeyParts<'_> {
+        KeyParts {
+            schema: self.schema,
+            kind: &self.kind,
+            parameters: &self.parameters,
+            seed: self.seed,
+            numerics: &self.numerics,
+            inputs: self
+                .inputs
+                .iter()
+                .map(|(role, input)| (role.as_str(), *input))
+                .collect(),
+        }
+    }
+}
+
+/// What a [`KeyDocument`] says, where it lies.
+pub(crate) struct KeyParts<'a> {
+    schema: u32,
+    kind: &'a Kind,
+    parameters: &'a Value,
+    seed: u64,
+    numerics: &'a str,
+    inputs: Vec<(&'a str, InputDigest)>,
+}
+
+impl<'a> KeyParts<'a> {
+    /// What the document of `action` says, whose inputs have the content `inputs`, in the order of their roles.
+    pub(crate) fn of(action: &'a Action, inputs: &[InputDigest]) -> Self {
+        Self {
+            schema: KEY_SCHEMA,
+            kind: &action.kind,
+            parameters: &action.parameters,
+            seed: action.seed,
+            numerics: &action.numerics,
+            inputs: action
+                .inputs
+                .keys()
+                .map(String::as_str)
+                .zip(inputs.iter().copied())
+                .collect(),
+        }
+    }
+
+    /// The key of that document.
+    pub(crate) fn key(&self) -> ActionKey {
+        let leaves = self.leaves();
+        let mut bytes = DOMAIN.to_vec();
+        number(leaves.len(), &mut bytes);
+        for (place, leaf) in &leaves {
+            encode_place(place, &mut bytes);
+            encode_leaf(leaf, &mut bytes);
+        }
+        ActionKey(Digest::of_bytes(&bytes))
+    }
+
+    fn leaves(&self) -> Vec<(Place<'a>, Leaf<'a>)> {
         let mut leaves = vec![
             (Place::Schema, Leaf::Integer(self.schema.into())),
             (Place::Kind, Leaf::Text(&self.kind.name)),
             (Place::KindVersion, Leaf::Integer(self.kind.version.into())),
             (Place::Seed, Leaf::Integer(self.seed.into())),
-            (Place::Numerics, Leaf::Text(&self.numerics)),
+            (Place::Numerics, Leaf::Text(self.numerics)),
         ];
-        walk_parameters(&self.parameters, &mut Vec::new(), &mut leaves);
+        walk_parameters(self.parameters, &mut Vec::new(), &mut leaves);
         leaves.extend(
             self.inputs
                 .iter()
@@ -244,76 +297,73 @@ fn leaf_of_number(number: &Number) -> Leaf<'static> {
     }
 }
 
-fn encode_place(place: &Place<'_>, hasher: &mut blake3::Hasher) {
+fn encode_place(place: &Place<'_>, bytes: &mut Vec<u8>) {
     match place {
-        Place::Schema => tag(0, hasher),
-        Place::Kind => tag(1, hasher),
-        Place::KindVersion => tag(2, hasher),
-        Place::Seed => tag(3, hasher),
-        Place::Numerics => tag(4, hasher),
+        Place::Schema => bytes.push(0),
+        Place::Kind => bytes.push(1),
+        Place::KindVersion => bytes.push(2),
+        Place::Seed => bytes.push(3),
+        Place::Numerics => bytes.push(4),
         Place::Parameter(way) => {
-            tag(5, hasher);
-            hasher.update(&(way.len() as u64).to_le_bytes());
+            bytes.push(5);
+            number(way.len(), bytes);
             for segment in way {
                 match segment {
                     Segment::Member(name) => {
-                        tag(0, hasher);
-                        text(name, hasher);
+                        bytes.push(0);
+                        text(name, bytes);
                     }
                     Segment::Element(index) => {
-                        tag(1, hasher);
-                        hasher.update(&(*index as u64).to_le_bytes());
+                        bytes.push(1);
+                        number(*index, bytes);
                     }
                 }
             }
         }
         Place::Input(role) => {
-            tag(6, hasher);
-            text(role, hasher);
+            bytes.push(6);
+            text(role, bytes);
         }
     }
 }
 
-fn encode_leaf(leaf: &Leaf<'_>, hasher: &mut blake3::Hasher) {
+fn encode_leaf(leaf: &Leaf<'_>, bytes: &mut Vec<u8>) {
     match leaf {
-        Leaf::Null => tag(0, hasher),
-        Leaf::EmptyList => tag(1, hasher),
-        Leaf::EmptyMap => tag(2, hasher),
-        Leaf::Bool(value) => {
-            tag(3, hasher);
-            tag(u8::from(*value), hasher);
-        }
+        Leaf::Null => bytes.push(0),
+        Leaf::EmptyList => bytes.push(1),
+        Leaf::EmptyMap => bytes.push(2),
+        Leaf::Bool(value) => bytes.extend([3, u8::from(*value)]),
         Leaf::Integer(value) => {
-            tag(4, hasher);
-            hasher.update(&value.to_le_bytes());
+            bytes.push(4);
+            bytes.extend(value.to_le_bytes());
         }
         Leaf::Float(bits) => {
-            tag(5, hasher);
-            hasher.update(&bits.to_le_bytes());
+            bytes.push(5);
+            bytes.extend(bits.to_le_bytes());
         }
         Leaf::Text(value) => {
-            tag(6, hasher);
-            text(value, hasher);
+            bytes.push(6);
+            text(value, bytes);
         }
         Leaf::Input(InputDigest::Artifact(digest)) => {
-            tag(7, hasher);
-            hasher.update(digest.as_bytes());
+            bytes.push(7);
+            bytes.extend(digest.as_bytes());
         }
         Leaf::Input(InputDigest::File { digest, size }) => {
-            tag(8, hasher);
-            hasher.update(digest.as_bytes()).update(&size.to_le_bytes());
+            bytes.push(8);
+            bytes.extend(digest.as_bytes());
+            bytes.extend(size.to_le_bytes());
         }
     }
 }
 
-fn tag(tag: u8, hasher: &mut blake3::Hasher) {
-    hasher.update(&[tag]);
+fn number(number: usize, bytes: &mut Vec<u8>) {
+    bytes.extend((number as u64).to_le_bytes());
 }
 
-fn text(text: &str, hasher: &mut blake3::Hasher) {
-    hasher
-        .update(&(text.len() as u64).to_le_bytes())
-        .update(text.as_bytes());
+fn text(text: &str, bytes: &mut Vec<u8>) {
+    number(text.len(), bytes);
+    bytes.extend(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -165,13 +165,9 @@ impl Planner<'_> {
         let decisions = &self.decisions;
         let tree_of = |input| hit_tree(decisions, input).expect("all inputs are hits");
         for (id, assessment) in self.assessor.assess(&known, &tree_of) {
-            let Assessment {
-                key,
-                document,
-                freshness,
-                ..
-            } = assessment?;
-            self.documents.insert(id, document);
+            let Assessment { keyed, freshness } = assessment?;
+            self.documents.insert(id, keyed.document(self.graph.get(id)));
+            let key = keyed.key;
             let decision = match freshness {
                 Freshness::Fresh(result) => Decision::Hit { key, tree: result.tree },
                 Freshness::Stale(reason) => Decision::Run { key, reason },

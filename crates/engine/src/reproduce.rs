@@ -106,7 +106,7 @@ fn jobs(
     let jobs = assessed.into_iter().map(|(id, assessment)| {
         let job = Job {
             id,
-            assessment: assessment?,
+            keyed: assessment?.keyed,
             reason: Reason::Check,
             needs_bytes: true,
         };
@@ -123,7 +123,7 @@ fn run_again(job: &Job, first: &ActionResult, context: &JobContext<'_>, describe
     (context.sink)(RunEvent::ActionStarted {
         action: action.name.clone(),
         step: action.step.clone(),
-        key: job.assessment.key,
+        key: job.keyed.key,
         reason: job.reason.clone(),
     });
     let started = Instant::now();

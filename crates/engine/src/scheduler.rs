@@ -77,7 +77,7 @@ pub fn build(
         checkpoint_every: options.checkpoint_every,
         verified: Mutex::new(HashSet::new()),
     };
-    let assessor = Assessor::new(graph, store, &options.recipe)?;
+    let mut assessor = Assessor::new(graph, store, &options.recipe)?;
     let states = States::new(graph, targets, sink, RunRecord::start(store, &options.recipe)?);
     sink(RunEvent::RunStarted {
         recipe: options.recipe.clone(),
@@ -86,7 +86,6 @@ pub fn build(
     let mut build = Build {
         context: &context,
         keep_going: options.keep_going,
-        assessor,
         states,
         pools: Pools::new(options.slots, options.memory),
         has_looked_at_memory: false,
@@ -94,7 +93,7 @@ pub fn build(
         first_failure: None,
         fatal: None,
     };
-    std::thread::scope(|scope| build.run(scope));
+    std::thread::scope(|scope| build.run(&mut assessor, scope));
     build.states.flush_record();
     if let Some(error) = build.fatal.or(build.states.record_error.take().map(EngineError::from)) {
         return Err(error);
@@ -113,7 +112,6 @@ pub fn build(
 struct Build<'a> {
     context: &'a JobContext<'a>,
     keep_going: bool,
-    assessor: Assessor<'a>,
     states: States<'a>,
     pools: Pools,
     /// Whether actions that need too much memory were looked for.
@@ -127,14 +125,14 @@ struct Build<'a> {
 
 impl<'a> Build<'a> {
     /// Assesses, starts and waits until all actions have ended.
-    fn run<'scope>(&mut self, scope: &'scope Scope<'scope, 'a>) {
+    fn run<'scope>(&mut self, assessor: &mut Assessor<'a>, scope: &'scope Scope<'scope, 'a>) {
         let (sender, ended) = mpsc::channel::<(ActionId, Result<Done, Halt>)>();
         let mut running = 0_usize;
         loop {
-            self.assess_all();
+            self.assess_all(assessor);
             self.refuse_what_is_too_large();
             if !self.is_stopping() {
-                for job in self.take_startable() {
+                for job in self.take_startable(assessor) {
                     running += 1;
                     self.spawn(job, scope, sender.clone());
                 }
@@ -158,7 +156,7 @@ impl<'a> Build<'a> {
     }
 
     /// Assesses what can be; what is fresh makes more assessable.
-    fn assess_all(&mut self) {
+    fn assess_all(&mut self, assessor: &mut Assessor<'a>) {
         while !self.is_stopping() {
             let batch = self.states.take_assessable();
             if batch.is_empty() {
@@ -172,12 +170,12 @@ impl<'a> Build<'a> {
                     .expect("an assessable action's inputs are known")
                     .tree
             };
-            for (id, assessment) in self.assessor.assess(&batch, &tree_of) {
-                if self.is_stopping() {
-                    break;
+            let asked = assessor.ask(&batch, &tree_of);
+            assessor.assess_each(asked, &mut |id, assessment| {
+                if !self.is_stopping() {
+                    self.take_in(id, assessment);
                 }
-                self.take_in(id, assessment);
-            }
+            });
         }
     }
 
@@ -197,25 +195,23 @@ impl<'a> Build<'a> {
     }
 
     fn judge(&mut self, id: ActionId, assessment: Assessment) {
-        match &assessment.freshness {
-            Freshness::Fresh(result) => {
-                let result = result.clone();
-                self.end(id, ActionOutcome::Cached, Some(result));
-            }
+        let Assessment { keyed, freshness } = assessment;
+        match freshness {
+            Freshness::Fresh(result) => self.end(id, ActionOutcome::Cached, Some(result)),
             Freshness::Stale(reason) => {
                 let forced = self.states.get(id).forced.clone();
-                let reason = forced.unwrap_or_else(|| reason.clone());
-                self.states.set(id, ActionState::Ready(Box::new(assessment), reason));
+                let reason = forced.unwrap_or(reason);
+                self.states.set(id, ActionState::Ready(Box::new(keyed), reason));
             }
         }
     }
 
     /// Takes those ready actions that their pools have room for, the most urgent first.
-    fn take_startable(&mut self) -> Vec<Job> {
+    fn take_startable(&mut self, assessor: &mut Assessor<'a>) -> Vec<Job> {
         if self.states.ready.len() > 1 && !self.states.ready.is_ranked() {
             let ids = self.states.ids();
             // An estimate that cannot be read is none.
-            let seconds_of = |id| self.assessor.seconds_of(id).unwrap_or_default();
+            let seconds_of = |id| assessor.seconds_of(id).unwrap_or_default();
             let urgencies = urgencies(self.context.graph, &ids, seconds_of);
             self.states.ready.rank(urgencies);
         }
@@ -267,21 +263,21 @@ impl<'a> Build<'a> {
     fn start(&mut self, id: ActionId) -> Job {
         let node = self.states.get_mut(id);
         let needs_bytes = node.needs_bytes;
-        let ActionState::Ready(assessment, reason) = std::mem::replace(&mut node.state, ActionState::Waiting) else {
+        let ActionState::Ready(keyed, reason) = std::mem::replace(&mut node.state, ActionState::Waiting) else {
             unreachable!("only ready actions are among the ready")
         };
         let since = Instant::now();
         self.states.set(
             id,
             ActionState::Running {
-                key: assessment.key,
+                key: keyed.key,
                 reason: reason.clone(),
                 since,
             },
         );
         Job {
             id,
-            assessment: *assessment,
+            keyed: *keyed,
             reason,
             needs_bytes,
         }
@@ -380,7 +376,7 @@ impl<'a> Build<'a> {
             ActionState::Running { key, reason, since } => {
                 (Some(*key), Some(reason.clone()), since.elapsed().as_secs_f64())
             }
-            ActionState::Ready(assessment, _) => (Some(assessment.key), None, 0.0),
+            ActionState::Ready(keyed, _) => (Some(keyed.key), None, 0.0),
             ActionState::Waiting | ActionState::Ended(_) => (result.as_ref().map(|result| result.key), None, 0.0),
         };
         let action = self.context.graph.get(id);

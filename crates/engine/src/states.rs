@@ -4,7 +4,7 @@
 //! ended to the sink and in the run record.
 
 use crate::action::ActionId;
-use crate::assess::{Assessment, MOST_AT_A_TIME, WORTH_SHARING};
+use crate::assess::{Keyed, MOST_AT_A_TIME, WORTH_SHARING};
 use crate::event::RunEvent;
 use crate::freshness::Reason;
 use crate::graph::ActionGraph;
@@ -21,7 +21,7 @@ pub(crate) enum ActionState {
     /// Its inputs are not all known, or it was not assessed since they are.
     Waiting,
     /// It is stale and waits for a place in its pool.
-    Ready(Box<Assessment>, Reason),
+    Ready(Box<Keyed>, Reason),
     /// A thread has it.
     Running {
         key: ActionKey,

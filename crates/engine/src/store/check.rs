@@ -21,13 +21,11 @@ impl Store {
         let Some(json) = read_if_there(&path)? else {
             return Ok(None);
         };
-        match serde_json::from_slice::<Tree>(&json) {
-            Ok(found) if found.digest() == *tree => Ok(Some(found)),
-            Ok(_) | Err(_) => {
-                self.quarantine(&path)?;
-                Ok(None)
-            }
+        let found = parse_tree(&json, tree);
+        if found.is_none() {
+            self.quarantine(&path)?;
         }
+        Ok(found)
     }
 
     /// A cheap look at an artifact: whether its blobs are there and have the right size.
@@ -35,16 +33,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn has_bytes(&self, tree: &Digest) -> Result<Integrity, StoreError> {
-        let Some(found) = self.tree(tree)? else {
-            return Ok(missing_tree(tree));
-        };
-        for entry in found.entries() {
-            let path = self.path_of("blobs", &entry.digest);
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.len() == entry.size => {}
-                Ok(_) => return Ok(Integrity::Corrupt { digest: entry.digest }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(missing_blob(&entry.path)),
-                Err(error) => return Err(StoreError::io("read", &path)(error)),
+        match self.tree(tree)? {
+            Some(found) => self.has_blobs(&found),
+            None => Ok(missing_tree(tree)),
+        }
+    }
+
+    /// As [`Store::has_bytes`], without reading the tree if there is a whole copy of it, and its file has the same size.
+    pub(super) fn has_bytes_by_copy(&self, tree: &Digest, copy: &str) -> Result<Integrity, StoreError> {
+        match parse_tree(copy.as_bytes(), tree) {
+            Some(found) if size_if_there(&self.path_of("trees", tree))? == Some(copy.len() as u64) => {
+                self.has_blobs(&found)
+            }
+            Some(_) | None => self.has_bytes(tree),
+        }
+    }
+
+    fn has_blobs(&self, tree: &Tree) -> Result<Integrity, StoreError> {
+        for entry in tree.entries() {
+            match size_if_there(&self.path_of("blobs", &entry.digest))? {
+                Some(size) if size == entry.size => {}
+                Some(_) => return Ok(Integrity::Corrupt { digest: entry.digest }),
+                None => return Ok(missing_blob(&entry.path)),
             }
         }
         Ok(Integrity::Whole)
@@ -136,6 +146,21 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(StoreError::io("read", path)(error)),
     }
+}
+
+/// The size of a file in bytes, or nothing if there is none.
+fn size_if_there(path: &Path) -> Result<Option<u64>, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
+/// The tree whose digest is `digest`, if `json` is that.
+fn parse_tree(json: &[u8], digest: &Digest) -> Option<Tree> {
+    let tree: Tree = serde_json::from_slice(json).ok()?;
+    (tree.digest() == *digest).then_some(tree)
 }
 
 pub(super) fn missing_tree(tree: &Digest) -> Integrity {

@@ -106,7 +106,9 @@ impl Store {
 
     /// Where the file named `digest` lies among those of `section`: in one of 256 folders.
     fn path_of(&self, section: &str, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.root.join(section).join(&name[..2]).join(name)
+        let name = digest.hex();
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + section.len() + name.len() + 5);
+        path.extend([self.root.as_path(), section.as_ref(), name[..2].as_ref(), name.as_ref()]);
+        path
     }
 }

@@ -85,6 +85,51 @@ fn a_target_has_its_bytes_after_a_build() {
     workshop.store().materialize(&tree, &workshop.path("out")).unwrap();
 }
 
+/// What a result says of its artifact's files spares a look at the list itself, and is never believed against it.
+#[test]
+fn a_copy_of_a_file_list_is_believed_only_where_it_is_one() {
+    let workshop = Workshop::new();
+    let [a, b] = ["a", "b"].map(|text| graph(&[(text, text, &[])]));
+    let [result, other] = [&a, &b].map(|graph| {
+        let built = workshop.build_last(graph);
+        built.report.actions.values().next().unwrap().result.clone().unwrap()
+    });
+    let file = workshop.file("results", &result.key.to_string());
+    let whole = fs::read_to_string(&file).unwrap();
+    let copy = whole.lines().last().unwrap();
+    let list = workshop.file("trees", &result.tree.to_string());
+    assert_eq!(copy, fs::read_to_string(&list).unwrap());
+
+    let another = fs::read_to_string(workshop.file("trees", &other.tree.to_string())).unwrap();
+    let blob = workshop.file("blobs", &Digest::of_bytes(b"a").to_string());
+    for copy_here in [copy, &another, "", "{}", "[]", &copy[..9]] {
+        overwrite(&file, whole.replace(copy, copy_here).as_bytes());
+        assert!(workshop.build_last(&a).started().is_empty(), "{copy_here}");
+        fs::remove_file(&blob).unwrap();
+        assert_eq!(
+            workshop.build_last(&a).reasons()["a"],
+            "the content of out is no longer in the store",
+            "{copy_here}"
+        );
+    }
+    let no_copy: String = whole.split_inclusive('\n').take(2).collect();
+    overwrite(&file, no_copy.as_bytes());
+    assert!(
+        workshop.build_last(&a).started().is_empty(),
+        "a result of an earlier version"
+    );
+    fs::remove_file(&list).unwrap();
+    assert!(workshop.build_last(&a).reasons()["a"].starts_with("the file list of artifact"));
+    for damaged in ["", "[]"] {
+        overwrite(&list, damaged.as_bytes());
+        let built = workshop.build_last(&a);
+        assert!(
+            built.reasons()["a"].starts_with("the file list of artifact"),
+            "{damaged}"
+        );
+    }
+}
+
 #[test]
 fn damaged_results_trees_and_documents_are_misses() {
     let workshop = Workshop::new();
@@ -94,7 +139,9 @@ fn damaged_results_trees_and_documents_are_misses() {
     let whole = fs::read_to_string(&file).unwrap();
     let metric = whole.find("1.0").expect("the length of `a`");
     let altered = format!("{}2.0{}", &whole[..metric], &whole[metric + 3..]);
-    for damaged in ["", "{", &whole[..whole.len() / 2], &whole[..whole.len() - 70], &altered] {
+    let copy = whole.lines().last().expect("the tree's copy");
+    let cut = &whole[..whole.len() - copy.len() - 4];
+    for damaged in ["", "{", &whole[..whole.len() / 5], cut, &altered] {
         overwrite(&file, damaged.as_bytes());
         assert_eq!(
             workshop.build_last(&chain("c")).reason("a"),
