@@ -4,8 +4,7 @@ use crate::arguments::{Format, Plan};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use crate::session::{Session, open_store};
-use crate::table;
-use orchestrate_engine::{Decision, PlannedAction, plan};
+use orchestrate_engine::{Decision, PlannedAction, memory_in_words, plan};
 use serde_json::json;
 
 /// Prints the plan.
@@ -36,13 +35,13 @@ pub fn run(arguments: &Plan) -> Result<ExitCode, Failure> {
 
 fn human(action: &PlannedAction, memory: Option<u64>, width: usize) -> String {
     let name = &action.name;
-    let memory = memory.map_or_else(|| "?".to_owned(), |bytes| table::bytes(bytes as f64));
+    let memory = memory.map_or_else(|| "?".to_owned(), memory_in_words);
     match &action.decision {
         Decision::Hit { .. } => format!("cached  {name}"),
-        Decision::Run { reason, .. } => format!("run     {name:width$}  {memory:>7}  {reason}"),
+        Decision::Run { reason, .. } => format!("run     {name:width$}  {memory:>8}  {reason}"),
         Decision::Maybe { depends_on } => {
             format!(
-                "maybe   {name:width$}  {memory:>7}  depends on {}",
+                "maybe   {name:width$}  {memory:>8}  depends on {}",
                 depends_on.join(", ")
             )
         }

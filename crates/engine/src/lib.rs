@@ -75,6 +75,7 @@ pub use executor::{Executed, ExecutionError, Executor, InProcessExecutor, Notice
 pub use freshness::{Freshness, Reason};
 pub use graph::{ActionGraph, GraphError};
 pub use key::{ActionKey, InputDigest, KEY_SCHEMA, KeyDocument};
+pub use memory::memory_in_words;
 pub use plan::{Decision, Plan, PlannedAction, documents, plan};
 pub use process::ProcessExecutor;
 pub use record::{ActionRecord, RecordedOutcome, RunCounts, StartedAction};

@@ -19,7 +19,7 @@ use crate::executor::Executor;
 use crate::freshness::Freshness;
 use crate::graph::ActionGraph;
 use crate::job::{BadInput, Done, Halt, Job, JobContext};
-use crate::memory::{in_words, too_large};
+use crate::memory::{memory_in_words, too_large};
 use crate::pools::Pools;
 use crate::ready::urgencies;
 use crate::record::RunRecord;
@@ -253,7 +253,7 @@ impl<'a> Build<'a> {
                     action: action.name.clone(),
                     reason: format!(
                         "it needs about {}, and what runs has the memory",
-                        in_words(action.memory.unwrap_or(0))
+                        memory_in_words(action.memory.unwrap_or(0))
                     ),
                 });
             }

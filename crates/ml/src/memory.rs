@@ -54,12 +54,12 @@ impl Load<'_> {
         self.held(copies, rows.saturating_mul(activations + kept.working))
     }
 
-    /// Calibrating it: what is rounded, beside it, and what a batch keeps.
+    /// Calibrating it: its weights as they are read, rounded and written, and what a batch keeps.
     pub fn calibration(&self) -> u64 {
         let kept = self.architecture.activations(self.tokens);
-        let activations = simulated(kept.outside + kept.parts.iter().sum::<u64>());
+        let activations = kept.outside + kept.parts.iter().sum::<u64>() + kept.working;
         let rows = CALIBRATION_BATCH.min(self.rows) as u64;
-        self.held(2, rows.saturating_mul(activations + kept.working))
+        self.held(4, rows.saturating_mul(activations))
     }
 
     /// Running it on `rows` rows at a time: its weights, once more as they are laid out for products, and what one part

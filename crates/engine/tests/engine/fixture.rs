@@ -214,14 +214,19 @@ impl Workshop {
         targets: &[ActionId],
         act: impl Fn(&Work<'_>) -> Result<Outcome, StepError> + Send + Sync + 'static,
     ) -> Built {
+        self.build_under(&options(1, false), graph, targets, act)
+    }
+
+    /// The same under `options`.
+    pub fn build_under(
+        &self,
+        options: &BuildOptions,
+        graph: &ActionGraph,
+        targets: &[ActionId],
+        act: impl Fn(&Work<'_>) -> Result<Outcome, StepError> + Send + Sync + 'static,
+    ) -> Built {
         let fake = Fake::new(act);
-        self.build_on(
-            &self.store(),
-            graph,
-            targets,
-            &options(1, false),
-            &InProcessExecutor::new(&fake),
-        )
+        self.build_on(&self.store(), graph, targets, options, &InProcessExecutor::new(&fake))
     }
 
     pub fn build_on(

@@ -1,11 +1,7 @@
 //! Surveying, verifying and collecting garbage: what goes, what stays, and that a build afterwards is none the wiser.
 
-use crate::fixture::{
-    Built, Fake, Workshop, action, all, concatenate, files_below, flip_bit, graph, options, overwrite,
-};
-use orchestrate_engine::{
-    ActionGraph, GcOptions, GcReport, InProcessExecutor, Input, Lookup, Outcome, StoreError, Survey,
-};
+use crate::fixture::{Built, Workshop, action, all, concatenate, files_below, flip_bit, graph, options, overwrite};
+use orchestrate_engine::{ActionGraph, GcOptions, GcReport, Input, Lookup, Outcome, StoreError, Survey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -115,33 +111,19 @@ fn what_only_results_that_went_refer_to_goes_and_what_is_shared_stays() {
 #[test]
 fn each_recipe_has_its_last_runs_and_runs_without_results_do_not_count() {
     let workshop = Workshop::new();
-    let fake = Fake::new(concatenate);
     let build = |recipe: &str, text: &str| {
         let mut options = options(1, false);
         options.recipe = recipe.to_owned();
         let graph = graph(&[("a", text, &[])]);
-        workshop.build_on(
-            &workshop.store(),
-            &graph,
-            &all(&graph),
-            &options,
-            &InProcessExecutor::new(&fake),
-        )
+        workshop.build_under(&options, &graph, &all(&graph), concatenate)
     };
     build("one", "1");
     for text in ["2", "3", "4"] {
         build("two", text);
     }
-    let failing = Fake::new(|_| panic!("on purpose"));
     let graph = graph(&[("a", "5", &[])]);
     for _ in 0..3 {
-        workshop.build_on(
-            &workshop.store(),
-            &graph,
-            &all(&graph),
-            &options(1, false),
-            &InProcessExecutor::new(&failing),
-        );
+        workshop.build_with(&graph, &all(&graph), |_| panic!("on purpose"));
     }
     let report = gc(&workshop, &keep(1));
     assert_eq!((report.roots, report.removed.results.files), (2, 2));

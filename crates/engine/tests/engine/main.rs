@@ -20,6 +20,8 @@ mod hostile;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod mounted;
 #[cfg(test)]
 mod process;
