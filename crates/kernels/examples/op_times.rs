@@ -137,6 +137,23 @@ fn float_ops(report: &Report) -> Result<()> {
             conv2d(&images, &kernel, None, 1, 1, precision)
         })?;
     }
+    for (inputs, outputs, side) in [(1, 20, 28), (20, 50, 12)] {
+        let (images, kernel) = (
+            variable(&[64, inputs, side, side])?,
+            variable(&[outputs, inputs, 5, 5])?,
+        );
+        report.op(
+            &format!("conv2d {inputs} to {outputs} 5x5, 64x{inputs}x{side}x{side}"),
+            || conv2d(&images, &kernel, None, 1, 0, ProductPrecision::F32),
+        )?;
+    }
+    let images = normal(&[64, 16, 32, 32])?;
+    for stride in [1, 2] {
+        let kernel = variable(&[32, 16, 1, 1])?;
+        report.op(&format!("conv2d 16 to 32 1x1 by {stride}, 64x16x32x32"), || {
+            conv2d(&images, &kernel, None, stride, 0, ProductPrecision::F32)
+        })?;
+    }
     report.op("max_pool2d 2, 64x16x32x32", || max_pool2d(&images, 2, 2))
 }
 

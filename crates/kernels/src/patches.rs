@@ -1,7 +1,7 @@
 //! The geometry of a convolution, and images laid out as columns of patches and back.
 
-use crate::layer_norm::add_to;
 use candle_core::{Result, bail};
+use std::ops::Range;
 
 /// Sizes of a convolution of one image with square kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,24 +60,29 @@ impl Geometry {
         self.output[0] * self.output[1]
     }
 
-    /// Calls `visit(place in the patch, output row, image row)` for each row of each place, in order; the image row is
-    /// `None` in the padding.
-    fn rows(&self, mut visit: impl FnMut(usize, usize, usize, Option<usize>)) {
+    /// Calls `visit(row, inside, pixel)` for each output row of each place of a patch, in order: the output columns that have
+    /// that place within the image, and the pixel that the first of them has there. In the padding there are none.
+    fn rows(&self, mut visit: impl FnMut(usize, Range<usize>, usize)) {
         let kernel = self.kernel;
         for place in 0..self.patch() {
             let (channel, row, column) = (place / (kernel * kernel), place / kernel % kernel, place % kernel);
+            // Once for all rows: it divides, and rows are short.
+            let (inside, first) = self.inside(column);
             for y in 0..self.output[0] {
                 let input_row = (y * self.stride + row)
                     .checked_sub(self.padding)
-                    .filter(|&r| r < self.input[0]);
-                let start = input_row.map(|r| (channel * self.input[0] + r) * self.input[1]);
-                visit(place, y, column, start);
+                    .filter(|&r| r < self.input[0] && !inside.is_empty());
+                let (inside, pixel) = match input_row {
+                    Some(r) => (inside.clone(), (channel * self.input[0] + r) * self.input[1] + first),
+                    None => (0..0, 0),
+                };
+                visit(place * self.output[0] + y, inside, pixel);
             }
         }
     }
 
     /// The output columns whose patches have `column` within the image, and the image column of the first.
-    fn inside(&self, column: usize) -> (std::ops::Range<usize>, usize) {
+    fn inside(&self, column: usize) -> (Range<usize>, usize) {
         let first = self.padding.saturating_sub(column).div_ceil(self.stride);
         let end = (self.input[1] + self.padding)
             .saturating_sub(column)
@@ -92,22 +97,16 @@ impl Geometry {
     /// Writes the patches of `image` as columns: `[patch, patches]`. Padding is `fill`.
     pub(crate) fn write_columns(&self, image: &[f32], fill: f32, columns: &mut [f32]) {
         let width = self.output[1];
-        self.rows(|place, y, column, start| {
-            let target = &mut columns[(place * self.output[0] + y) * width..][..width];
-            let (inside, first) = self.inside(column);
-            let Some(start) = start.filter(|_| !inside.is_empty()) else {
-                target.fill(fill);
-                return;
-            };
+        self.rows(|row, inside, pixel| {
+            let target = &mut columns[row * width..][..width];
             target[..inside.start].fill(fill);
             target[inside.end..].fill(fill);
-            let source = &image[start + first..start + self.input[1]];
+            let target = &mut target[inside];
             if self.stride == 1 {
-                let len = inside.len();
-                target[inside].copy_from_slice(&source[..len]);
+                target.copy_from_slice(&image[pixel..][..target.len()]);
             } else {
-                for (t, s) in target[inside].iter_mut().zip(source.chunks(self.stride)) {
-                    *t = s[0];
+                for (x, target) in target.iter_mut().enumerate() {
+                    *target = image[pixel + x * self.stride];
                 }
             }
         });
@@ -151,19 +150,17 @@ impl Geometry {
     /// Adds columns back to where [`Geometry::write_columns`] took them from.
     pub(crate) fn add_columns(&self, columns: &[f32], image: &mut [f32]) {
         let width = self.output[1];
-        self.rows(|place, y, column, start| {
-            let source = &columns[(place * self.output[0] + y) * width..][..width];
-            let (inside, first) = self.inside(column);
-            let Some(start) = start.filter(|_| !inside.is_empty()) else {
-                return;
-            };
-            let target = &mut image[start + first..start + self.input[1]];
+        self.rows(|row, inside, pixel| {
+            let source = &columns[row * width..][..width][inside];
             if self.stride == 1 {
-                let len = inside.len();
-                add_to(&mut target[..len], &source[inside]);
+                let target = &mut image[pixel..][..source.len()];
+                target
+                    .iter_mut()
+                    .zip(source)
+                    .for_each(|(target, source)| *target += source);
             } else {
-                for (t, s) in target.chunks_mut(self.stride).zip(&source[inside]) {
-                    t[0] += s;
+                for (x, source) in source.iter().enumerate() {
+                    image[pixel + x * self.stride] += source;
                 }
             }
         });
