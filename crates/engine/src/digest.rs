@@ -98,11 +98,12 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        let has_upper_case = text.bytes().any(|byte| byte.is_ascii_uppercase());
         let mut bytes = [0; 32];
+        // Otherwise capitals, and a prefix `0x`, are read too.
+        let is_exact = text.len() == 2 * bytes.len() && !text.bytes().any(|byte| byte.is_ascii_uppercase());
         match const_hex::decode_to_slice(text, &mut bytes) {
-            Ok(()) if !has_upper_case => Ok(Self(bytes)),
-            _ => Err(ParseDigestError(text.chars().take(80).collect())),
+            Ok(()) if is_exact => Ok(Self(bytes)),
+            Ok(()) | Err(_) => Err(ParseDigestError(text.chars().take(80).collect())),
         }
     }
 }
@@ -155,6 +156,8 @@ mod tests {
             "6437",
             &digest.to_string().to_uppercase(),
             &digest.to_string()[1..],
+            &format!("0x{digest}"),
+            &format!("0x{}", &digest.to_string()[2..]),
             &"é".repeat(32),
         ] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
