@@ -39,7 +39,8 @@ impl Store {
         }
     }
 
-    /// As [`Store::has_bytes`], without reading the tree if there is a whole copy of it, and its file has the same size.
+    /// As [`Store::has_bytes`], without reading the tree if there is a whole copy of it, and its file has the same size. Other
+    /// damage to that file shows when the artifact is used.
     pub(super) fn has_bytes_by_copy(&self, tree: &Digest, copy: &str) -> Result<Integrity, StoreError> {
         match parse_tree(copy.as_bytes(), tree) {
             Some(found) if size_if_there(&self.path_of("trees", tree))? == Some(copy.len() as u64) => {

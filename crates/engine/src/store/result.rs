@@ -95,7 +95,7 @@ impl Store {
 
 /// The result that a file of that text holds, if it is whole.
 pub(super) fn parse_result(text: &[u8]) -> Option<ActionResult> {
-    let mut lines = std::str::from_utf8(text).ok()?.lines();
+    let mut lines = as_far_as_text(text).lines();
     let line = lines.next()?;
     let digest: Digest = lines.next()?.parse().ok()?;
     if Digest::of_bytes(line.as_bytes()) == digest {
@@ -107,5 +107,11 @@ pub(super) fn parse_result(text: &[u8]) -> Option<ActionResult> {
 
 /// The copy of a tree, whole or not, in the file of that text.
 fn copy_of_tree(text: &[u8]) -> Option<String> {
-    std::str::from_utf8(text).ok()?.lines().nth(2).map(str::to_owned)
+    as_far_as_text(text).lines().nth(2).map(str::to_owned)
+}
+
+/// What stands before bytes that are no text: damage to a copy is none to the result before it.
+fn as_far_as_text(bytes: &[u8]) -> &str {
+    let text = std::str::from_utf8(bytes).or_else(|damage| std::str::from_utf8(&bytes[..damage.valid_up_to()]));
+    text.unwrap_or_default()
 }

@@ -236,7 +236,6 @@ fn keep_going_skips_only_what_needs_the_failed() {
     );
 }
 
-/// `a`, which `b` reads, and `c`; each with its memory in bytes.
 #[test]
 fn panics_numbers_that_are_not_finite_and_bad_outputs_are_failures() {
     let workshop = Workshop::new();

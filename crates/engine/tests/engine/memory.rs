@@ -6,6 +6,7 @@ use serde_json::json;
 use std::sync::Mutex;
 use std::time::Duration;
 
+/// `a`, which `b` reads, and `c`; each with its memory in bytes.
 fn with_memory(memory: [u64; 3]) -> ActionGraph {
     let mut graph = ActionGraph::new();
     for (name, memory) in ["a", "b", "c"].into_iter().zip(memory) {

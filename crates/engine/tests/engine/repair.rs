@@ -112,6 +112,13 @@ fn a_copy_of_a_file_list_is_believed_only_where_it_is_one() {
             "{copy_here}"
         );
     }
+    let mut no_text = whole.clone().into_bytes();
+    no_text[whole.len() - copy.len()] |= 0x80;
+    overwrite(&file, &no_text);
+    assert!(
+        workshop.build_last(&a).started().is_empty(),
+        "the result itself is whole"
+    );
     let no_copy: String = whole.split_inclusive('\n').take(2).collect();
     overwrite(&file, no_copy.as_bytes());
     assert!(
