@@ -68,8 +68,8 @@ fn carry_out(arguments: &Build, reports: &CiReports<'_>) -> Result<ExitCode, Fai
     Ok(code)
 }
 
-/// Builds and puts the exports in place. What is found damaged only when it is copied is
-/// made anew, once.
+/// Builds and puts the exports in place. What is found damaged only when it is copied is made anew,
+/// once.
 fn bring_up_to_date<'a>(
     arguments: &Build,
     session: &'a Session,

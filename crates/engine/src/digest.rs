@@ -127,7 +127,7 @@ impl de::Visitor<'_> for DigestText {
     type Value = Digest;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a digest")
+        f.write_str("a digest of 64 lower-case hexadecimal digits")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {

@@ -1,11 +1,12 @@
 //! Killed at every change, and within every write: the next command goes on as if nothing had been.
 
 use super::model::{list, write};
-use super::scenario::{Scenario, folder};
+use super::scenario::{BEGINNING, Scenario, folder};
 use super::{Change, Fault, STOPPED, Watch};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 
 /// Tells [`what_is_killed`] what to do: the scenario, the number of the change, `within` or `before` it, the folder.
 const ORDER: &str = "ORCHESTRATE_TEST_STOP";
@@ -30,12 +31,14 @@ fn what_is_killed() {
 
 /// Starts this program to carry out `scenario` in `folder`, and kills it when it has come to the change `number`.
 fn kill_at(scenario: Scenario, number: usize, how: &str, folder: &Path) {
+    let beginning = BEGINNING.write().unwrap_or_else(PoisonError::into_inner);
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "store::faults::kill::what_is_killed", "--nocapture"])
         .env(ORDER, format!("{scenario:?} {number} {how} {}", folder.display()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    drop(beginning);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let has_stopped = lines.any(|line| line.unwrap().contains(STOPPED));
     child.kill().unwrap();

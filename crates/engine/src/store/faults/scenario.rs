@@ -9,10 +9,11 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::thread::sleep;
-use std::time::Duration;
+use std::sync::{OnceLock, PoisonError, RwLock};
 use tempfile::TempDir;
+
+/// Held for writing while a process is begun: until then it has the locks of this one, and what they lock is not swept.
+pub(super) static BEGINNING: RwLock<()> = RwLock::new(());
 
 /// Something that changes a store or an output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,7 @@ impl Scenario {
     /// Goes on after a disturbance as a user would, with nothing but the same command again, and looks whether all is
     /// as if there had been none.
     pub(super) fn go_on(self, folder: &Path) {
+        let _none_begins = BEGINNING.read().unwrap_or_else(PoisonError::into_inner);
         match self {
             Self::Fresh => {
                 let known = known(folder, "c");
@@ -94,16 +96,12 @@ impl Scenario {
         }
         let verified = Store::open(&folder.join("store")).unwrap().verify_all(false).unwrap();
         assert!(verified.damaged.is_empty(), "{:?}", verified.damaged);
-        let is_swept = || list(&folder.join("store/tmp")).keys().eq([Path::new("gate")]);
-        // A process that another test begins has this one's locks until it is begun: what they lock is swept after that.
-        for _ in 0..100 {
-            if is_swept() {
-                return;
-            }
-            sleep(Duration::from_millis(10));
-            drop(Store::open(&folder.join("store")).unwrap());
-        }
-        panic!("something is left behind: {:?}", list(&folder.join("store/tmp")).keys());
+        let sessions = list(&folder.join("store/tmp"));
+        assert_eq!(
+            sessions.keys().collect::<Vec<_>>(),
+            [Path::new("gate")],
+            "nothing is left behind"
+        );
     }
 }
 
