@@ -108,14 +108,15 @@ fn open(path: &Path) -> Result<File, StoreError> {
     disk::open_lock(path).map_err(StoreError::io("open", path))
 }
 
-/// Writes into a lease's file who holds it.
+/// Writes into a lease's file who holds it. It is cut after it is written: files that were empty in between are sent to the
+/// disk when they are closed (ext4's `auto_da_alloc`), which a lease that is removed would wait for.
 fn sign(mut file: &File, path: &Path) {
     let holder = LeaseHolder {
         process: std::process::id(),
         since_millis: now_millis(),
     };
     let json = serde_json::to_vec(&holder).expect("a holder is plain JSON");
-    if let Err(error) = file.set_len(0).and_then(|()| file.write_all(&json)) {
+    if let Err(error) = file.write_all(&json).and_then(|()| file.set_len(json.len() as u64)) {
         tracing::debug!(lease = %path.display(), %error, "a lease does not say who holds it");
     }
 }
