@@ -1,10 +1,10 @@
-//! Two-dimensional convolution: patches as columns, then a matrix product, image by image; 3×3 kernels that keep the image's
-//! size go [their own way](crate::conv3x3).
+//! Two-dimensional convolution: patches as columns, then a matrix product, image by image; small kernels that step by one
+//! mostly go [another way](crate::direct_conv2d).
 //!
 //! The weight's gradient is summed over the images of a group, then over the groups in their order; groups depend on the
 //! batch size alone.
 
-use crate::conv3x3::Conv3x3;
+use crate::direct_conv2d::DirectConv2d;
 use crate::gradients::hand_over;
 use crate::matrix::Matrix;
 use crate::patches::Geometry;
@@ -20,7 +20,8 @@ pub(crate) const GROUPS: usize = 16;
 /// Cross-correlation of `x: [batch, in, height, width]` with `w: [out, in, k, k]`, plus `bias: [out]`, over an image with
 /// `padding` zeros on every side, to `[batch, out, height', width']` with height' = (height + 2 padding − k) / stride + 1.
 ///
-/// The gradient of `x` is computed only if `x` depends on a variable.
+/// The gradient of `x` is computed only if `x` depends on a variable. `precision` is that of matrix products: what is
+/// computed without them is in f32.
 ///
 /// # Errors
 /// If the shapes do not fit, or the kernel is larger than the padded image.
@@ -103,7 +104,7 @@ impl Conv2d {
     }
 
     fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        if let Some(direct) = Conv3x3::of(&self.geometry, self.outputs) {
+        if let Some(direct) = DirectConv2d::of(&self.geometry, self.outputs) {
             return direct.forward(x, w, bias);
         }
         let (patch, patches) = (self.geometry.patch(), self.geometry.patches());
@@ -132,7 +133,7 @@ impl Conv2d {
     }
 
     fn backward(&self, g: &[f32], x: &[f32], w: &[f32], needs_input: bool) -> Gradients {
-        if let Some(direct) = Conv3x3::of(&self.geometry, self.outputs) {
+        if let Some(direct) = DirectConv2d::of(&self.geometry, self.outputs) {
             return direct.backward(g, x, w, needs_input);
         }
         let (patch, patches, image) = (self.geometry.patch(), self.geometry.patches(), self.geometry.image());
@@ -319,6 +320,11 @@ mod tests {
             (18, 17, 3, 5, 3, 1, 1),
             (17, 3, 5, 2, 3, 2, 1),
             (1, 2, 6, 7, 5, 1, 0),
+            (17, 3, 7, 5, 5, 1, 0),
+            (2, 3, 5, 17, 5, 1, 2),
+            (2, 2, 3, 3, 5, 1, 4),
+            (2, 5, 6, 3, 3, 1, 0),
+            (2, 1, 3, 4, 3, 1, 2),
             (3, 7, 3, 1, 1, 1, 0),
             (2, 1, 9, 2, 2, 3, 2),
             (2, 3, 7, 5, 1, 2, 0),
@@ -354,7 +360,9 @@ mod tests {
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
         same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, F32))?;
-        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, F32))
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, F32))?;
+        let (x, w, bias) = (sample(&[3, 2, 17, 9], 4), sample(&[18, 2, 5, 5], 5), sample(&[18], 6));
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 0, F32))
     }
 
     #[test]
@@ -362,12 +370,12 @@ mod tests {
         let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
         check(
             &[&x, &w, &bias],
-            |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, Bf16),
-            |t| by_places(t[0], t[1], Some(t[2]), 1, 1),
+            |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, Bf16),
+            |t| by_places(t[0], t[1], Some(t[2]), 2, 1),
             Differences::Skip,
             1e-2,
         )?;
-        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 1, 1, Bf16))
+        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, Bf16))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! inputs give other bytes; a test over golden digests notices when that was forgotten.
 //!
 //! - 1 of every kind: first.
-//! - 2 of those that run a model: 3×3 convolutions fuse multiplications with additions.
+//! - 2 of those that run a model: 3×3 and 5×5 convolutions are chains of fused multiply-adds.
 
 use orchestrate_engine::{
     CheckpointPlace, FailureClass, InputFiles, Kind, Outcome, Progress, Step, StepError, Steps, Work,
