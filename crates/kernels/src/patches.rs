@@ -112,38 +112,40 @@ impl Geometry {
         });
     }
 
-    /// Writes the patches of `image` as rows of `row_stride` bytes: `[patches, patch]`, what lies behind a patch untouched.
-    /// Padding is `fill`.
-    pub(crate) fn write_rows(&self, image: &[u8], fill: u8, row_stride: usize, rows: &mut [u8]) {
-        let (kernel, width) = (self.kernel, self.output[1]);
-        for (patch, row) in rows.chunks_exact_mut(row_stride).enumerate().take(self.patches()) {
-            let (top, left) = (patch / width * self.stride, patch % width * self.stride);
-            for (place, target) in row[..self.patch()].chunks_exact_mut(kernel).enumerate() {
-                let (channel, kernel_row) = (place / kernel, place % kernel);
-                match (top + kernel_row)
-                    .checked_sub(self.padding)
-                    .filter(|&y| y < self.input[0])
-                {
-                    Some(y) => {
-                        let line = &image[(channel * self.input[0] + y) * self.input[1]..][..self.input[1]];
-                        self.write_line(line, left, fill, target);
-                    }
-                    None => target.fill(fill),
-                }
+    /// Height and width of an image with its padding.
+    fn padded(&self) -> [usize; 2] {
+        self.input.map(|side| side + 2 * self.padding)
+    }
+
+    /// Bytes of an image pixel by pixel, with its padding.
+    pub(crate) fn pixels(&self) -> usize {
+        self.channels * self.padded()[0] * self.padded()[1]
+    }
+
+    /// Writes the planes of `image` pixel by pixel, `[height, width, channels]`, with padding around, which is left as it is.
+    pub(crate) fn write_pixels(&self, image: &[u8], pixels: &mut [u8]) {
+        let ([height, width], channels) = (self.input, self.channels);
+        let lines = pixels.chunks_exact_mut((self.padded()[1] * channels).max(1));
+        for (y, line) in lines.skip(self.padding).take(height).enumerate() {
+            let line = &mut line[self.padding * channels..][..width * channels];
+            for channel in 0..channels {
+                let row = &image[(channel * height + y) * width..][..width];
+                let targets = line[channel..].iter_mut().step_by(channels);
+                targets.zip(row).for_each(|(target, pixel)| *target = *pixel);
             }
         }
     }
 
-    /// The pixels of `line` under one row of a kernel whose left edge is at the padded column `left`.
-    fn write_line(&self, line: &[u8], left: usize, fill: u8, target: &mut [u8]) {
-        let first = left.checked_sub(self.padding);
-        if let Some(inside) = first.and_then(|first| line.get(first..first + self.kernel)) {
-            target.copy_from_slice(inside);
-            return;
-        }
-        for (column, pixel) in target.iter_mut().enumerate() {
-            let x = (left + column).checked_sub(self.padding);
-            *pixel = x.and_then(|x| line.get(x)).copied().unwrap_or(fill);
+    /// Writes the patches of an image as rows of `row_stride` bytes: `[patches, kernel, kernel, channels]`, what lies behind a
+    /// patch untouched. `pixels` are as [`Geometry::write_pixels`] gives them.
+    pub(crate) fn write_rows(&self, pixels: &[u8], row_stride: usize, rows: &mut [u8]) {
+        let (line, piece) = (self.padded()[1] * self.channels, self.kernel * self.channels);
+        for (patch, row) in rows.chunks_exact_mut(row_stride).enumerate().take(self.patches()) {
+            let (y, x) = (patch / self.output[1], patch % self.output[1]);
+            let corner = y * self.stride * line + x * self.stride * self.channels;
+            for (kernel_row, target) in row[..self.patch()].chunks_exact_mut(piece).enumerate() {
+                target.copy_from_slice(&pixels[corner + kernel_row * line..][..piece]);
+            }
         }
     }
 
@@ -197,7 +199,9 @@ mod tests {
             g.write_columns(&image, -1.0, &mut columns);
             let bytes: Vec<u8> = (0..g.image()).map(|i| i as u8).collect();
             let mut rows = vec![0; (g.patch() + 3) * g.patches()];
-            g.write_rows(&bytes, 255, g.patch() + 3, &mut rows);
+            let mut pixels = vec![255; g.pixels()];
+            g.write_pixels(&bytes, &mut pixels);
+            g.write_rows(&pixels, g.patch() + 3, &mut rows);
             let mut counts = vec![0.0; g.image()];
             g.add_columns(&vec![1.0; columns.len()], &mut counts);
             let mut expected_counts = vec![0.0; g.image()];
@@ -208,7 +212,7 @@ mod tests {
                     let expected = padded(&image, &g, c, y, x);
                     assert_eq!(columns[place * g.patches() + p], expected, "{g:?} {place} {p}");
                     assert_eq!(
-                        rows[p * (g.patch() + 3) + place],
+                        rows[p * (g.patch() + 3) + (ky * kernel + kx) * g.channels + c],
                         expected as i32 as u8,
                         "{g:?} {place} {p}"
                     );

@@ -1,4 +1,6 @@
 //! The convolution with integer weights: patches of bytes as rows, padded with the zero point, then the same product.
+//!
+//! Channels come last in images and weights, so that a patch is few pieces that are copied: sums of integers have no order.
 
 use super::linear::Epilogue;
 use super::packed::PackedInt8;
@@ -38,7 +40,8 @@ impl Int8Conv2d {
     ) -> Self {
         let [outputs, channels, kernel, kernel_width] = shape;
         assert_eq!(kernel, kernel_width, "a square kernel");
-        let packed = PackedInt8::pack(weights, outputs, channels * kernel * kernel);
+        let weights = channels_last(weights, channels, kernel * kernel);
+        let packed = PackedInt8::pack(&weights, outputs, channels * kernel * kernel);
         let epilogue = Epilogue::new(&packed, &weight_scales, bias, input);
         Self {
             packed,
@@ -73,16 +76,20 @@ impl Int8Conv2d {
         out.par_chunks_exact_mut(size.max(1))
             .zip(bytes.par_chunks_exact(geometry.image().max(1)))
             .for_each_init(
-                || vec![0; geometry.patches() * self.packed.row_stride()],
-                |rows, (out, image)| self.image(&geometry, image, rows, out),
+                || {
+                    let rows = vec![0; geometry.patches() * self.packed.row_stride()];
+                    (vec![self.input.zero_point; geometry.pixels()], rows)
+                },
+                |(pixels, rows), (out, image)| self.image(&geometry, image, pixels, rows, out),
             );
         tensor(out, (batch, self.packed.n(), geometry.output[0], geometry.output[1]))
     }
 
-    /// One image: rows of patches, product, and the results transposed to planes.
-    fn image(&self, geometry: &Geometry, image: &[u8], rows: &mut [u8], out: &mut [f32]) {
+    /// One image: pixels, rows of patches, product, and the results transposed to planes.
+    fn image(&self, geometry: &Geometry, image: &[u8], pixels: &mut [u8], rows: &mut [u8], out: &mut [f32]) {
         let patches = geometry.patches();
-        geometry.write_rows(image, self.input.zero_point, self.packed.row_stride(), rows);
+        geometry.write_pixels(image, pixels);
+        geometry.write_rows(pixels, self.packed.row_stride(), rows);
         let shared = Shared::new(out);
         product(rows, patches, &self.packed, |rows, columns, sums, stride| {
             for (place, channel) in columns.enumerate() {
@@ -93,6 +100,18 @@ impl Int8Conv2d {
             }
         });
     }
+}
+
+/// `[out, channels, places]` as `[out, places, channels]`.
+fn channels_last(weights: &[i8], channels: usize, places: usize) -> Vec<i8> {
+    let mut turned = vec![0; weights.len()];
+    let size = (channels * places).max(1);
+    for (turned, weights) in turned.chunks_exact_mut(size).zip(weights.chunks_exact(size)) {
+        for (index, weight) in weights.iter().enumerate() {
+            turned[index % places * channels + index / places] = *weight;
+        }
+    }
+    turned
 }
 
 #[cfg(test)]
