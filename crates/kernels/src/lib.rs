@@ -8,7 +8,7 @@
 //! - **Same bits for any number of threads.** Work is split by shape, never by thread count, and partial sums are added in
 //!   the order of the data.
 //! - **Same bits for any vector width**: the elementary functions are our own polynomials, in which no multiplication is fused
-//!   with an addition, and in matrix products each one is.
+//!   with an addition, and in matrix products and small convolutions each one is.
 //! - Integer products are exact, so that they are equal on every instruction set.
 //!
 //! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics, strided outputs
