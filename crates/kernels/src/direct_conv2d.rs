@@ -81,11 +81,12 @@ impl DirectConv2d {
         self.inputs * self.input[0] * self.input[1]
     }
 
-    /// Elements of a result's plane, and of all of them.
+    /// Elements of a plane of the result.
     fn plane(&self) -> usize {
         self.output[0] * self.output[1]
     }
 
+    /// Elements of the result for an image.
     fn result(&self) -> usize {
         self.outputs * self.plane()
     }
@@ -158,15 +159,11 @@ impl DirectConv2d {
     /// All images, with `weights` as [`DirectConv2d::pack`] gives them.
     fn images(&self, x: &[f32], weights: &[Weights], bias: Option<&[f32]>) -> Vec<f32> {
         let (image, result) = (self.image(), self.result());
-        let images = x.len() / image;
-        build_chunks(images * result, group(images) * result, |offset, piece| {
+        build_chunks(x.len() / image * result, result, |offset, piece| {
             let out = filled(piece, 0.0);
             let (mut padded, mut block) = (self.blank(), vec![0.0; OUTPUTS * self.computed()]);
-            let images = x[offset / result * image..].chunks_exact(image);
-            for (x, out) in images.zip(out.chunks_exact_mut(result)) {
-                self.pad(x, &mut padded);
-                self.put(&padded, weights, bias, &mut block, out);
-            }
+            self.pad(&x[offset / result * image..][..image], &mut padded);
+            self.put(&padded, weights, bias, &mut block, out);
             out
         })
     }
@@ -186,7 +183,7 @@ impl DirectConv2d {
             let weights = reversed.pack(|input, output, tap| w[(output * self.inputs + input) * taps + taps - 1 - tap]);
             reversed.images(g, &weights, None)
         });
-        let group = group(x.len() / self.image());
+        let group = (x.len() / self.image()).div_ceil(GROUPS).max(1);
         let groups: Vec<(Vec<[f32; LANES]>, Vec<f32>)> = g
             .par_chunks(group * self.result())
             .zip(x.par_chunks(group * self.image()))
@@ -240,11 +237,6 @@ impl DirectConv2d {
             }
         }
     }
-}
-
-/// How many of so many images are a task.
-fn group(images: usize) -> usize {
-    images.div_ceil(GROUPS).max(1)
 }
 
 /// The sums of a block's outputs at the `T` places from `first` on, as in [`correlate`].
@@ -378,5 +370,31 @@ multiversion! {
             5 => add_all::<5>(x, stride, width, g, sums),
             _ => unreachable!("a kernel of 3 or 5"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_mostly_be_thrown_away_is_left_to_products() -> candle_core::Result<()> {
+        for (channels, input, kernel, stride, padding, is_direct) in [
+            (3, [7, 9], 3, 1, 1, true),
+            (20, [12, 12], 5, 1, 0, true),
+            (1, [1, 30], 3, 1, 1, true),
+            (1, [40, 1], 3, 1, 2, true),
+            // Of 9 rows' 5 elements 1 is wanted; of a tile 9.
+            (1, [9, 5], 5, 1, 0, false),
+            (1, [3, 3], 3, 1, 0, false),
+            (3, [8, 8], 3, 2, 1, false),
+            (3, [8, 8], 3, 1, 3, false),
+            (3, [8, 8], 4, 1, 1, false),
+            (0, [8, 8], 3, 1, 1, false),
+        ] {
+            let geometry = Geometry::new(channels, input, kernel, stride, padding)?;
+            assert_eq!(DirectConv2d::of(&geometry, 4).is_some(), is_direct, "{geometry:?}");
+        }
+        Ok(())
     }
 }

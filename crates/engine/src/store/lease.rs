@@ -116,7 +116,9 @@ fn sign(mut file: &File, path: &Path) {
         since_millis: now_millis(),
     };
     let json = serde_json::to_vec(&holder).expect("a holder is plain JSON");
-    if let Err(error) = file.write_all(&json).and_then(|()| file.set_len(json.len() as u64)) {
+    let written = file.write_all(&json).and_then(|()| file.set_len(json.len() as u64));
+    // A name that was there before is not to stay.
+    if let Err(error) = written.or_else(|error| file.set_len(0).and(Err(error))) {
         tracing::debug!(lease = %path.display(), %error, "a lease does not say who holds it");
     }
 }

@@ -53,6 +53,20 @@ fn a_failed_action_leaves_its_error_and_its_log() {
 }
 
 #[test]
+fn a_lease_names_its_holder_though_an_earlier_one_said_more() {
+    let workshop = Workshop::new();
+    let store = workshop.store();
+    let name = "ab".repeat(32);
+    let earlier = format!("{{\"process\":1,\"since_millis\":1}}{}", "x".repeat(200));
+    fs::write(workshop.path("store/leases").join(&name), earlier).unwrap();
+    let lease = store.try_lease(&name.parse().unwrap()).unwrap().unwrap();
+    let held = store.held_leases().unwrap();
+    assert_eq!(held[0].holder.unwrap().process, std::process::id());
+    drop(lease);
+    assert_eq!(store.held_leases().unwrap(), []);
+}
+
+#[test]
 fn a_run_goes_on_as_long_as_its_record_is_locked() {
     let workshop = Workshop::new();
     let seen = std::sync::Arc::new(Mutex::new(Vec::new()));

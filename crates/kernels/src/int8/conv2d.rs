@@ -28,7 +28,8 @@ impl Int8Conv2d {
     /// the quantizer of its input.
     ///
     /// # Panics
-    /// If the kernel is not square, or weights, scales or bias are not as many as `shape` asks for.
+    /// If the kernel is not square, weights, scales or bias are not as many as `shape` asks for, or a patch has more elements
+    /// than [`PackedInt8::pack`] takes.
     pub fn new(
         weights: &[i8],
         shape: [usize; 4],
@@ -152,6 +153,7 @@ mod tests {
             (1, 3, 5, 17, 3, 2, 2),
             (3, 2, 6, 7, 5, 1, 0),
             (2, 7, 3, 1, 1, 1, 0),
+            (5, 3, 6, 5, 3, 1, 1),
         ] {
             let x = sample(&[batch, channels, side, side + 1], 1);
             let (w, bias) = (sample(&[outputs, channels, kernel, kernel], 2), sample(&[outputs], 3));
