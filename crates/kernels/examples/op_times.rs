@@ -181,7 +181,7 @@ fn integer_ops(report: &Report) -> Result<()> {
         (2048, 2048, 512),
     ] {
         let weights: Vec<i8> = (0..n * k).map(|i| (i * 37 % 255) as u8 as i8).collect();
-        let packed = PackedInt8::pack(&weights, n, k);
+        let packed = PackedInt8::pack(&weights, n, k)?;
         let (bytes, mut out) = (vec![77u8; m * k], vec![0; m * n]);
         let name = format!("int8_gemm {m}x{k} to {n}");
         if report.wants(&name) {

@@ -24,7 +24,7 @@ pub(crate) const GROUPS: usize = 16;
 /// computed without them is in f32.
 ///
 /// # Errors
-/// If the shapes do not fit, or the kernel is larger than the padded image.
+/// If the shapes do not fit, a channel or a pixel is not there, or the kernel is larger than the padded image.
 pub fn conv2d(
     x: &Tensor,
     w: &Tensor,
@@ -35,7 +35,7 @@ pub fn conv2d(
 ) -> Result<Tensor> {
     let (batch, channels, height, width) = x.dims4()?;
     let (outputs, inputs, kernel, kernel_width) = w.dims4()?;
-    if inputs != channels || kernel != kernel_width || bias.is_some_and(|b| b.dims() != [outputs]) {
+    if outputs == 0 || inputs != channels || kernel != kernel_width || bias.is_some_and(|b| b.dims() != [outputs]) {
         bail!(
             "conv2d of {:?} with weight {:?} and bias {:?}",
             x.dims(),
@@ -391,6 +391,7 @@ mod tests {
         );
         assert!(conv2d(&sample(&[1, 2, 9, 9], 1), &w, None, 1, 0, F32).is_err());
         assert!(conv2d(&sample(&[1, 3, 2, 9], 1), &w, None, 1, 0, F32).is_err());
+        assert!(conv2d(&sample(&[1, 3, 9, 9], 1), &sample(&[0, 3, 3, 3], 2), None, 1, 0, F32).is_err());
         Ok(())
     }
 }

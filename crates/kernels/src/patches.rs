@@ -31,6 +31,9 @@ impl Geometry {
         padding: usize,
     ) -> Result<Self> {
         let padded = input.map(|side| side + 2 * padding);
+        if channels == 0 || input.contains(&0) {
+            bail!("a convolution over nothing: {channels} channels of {input:?}")
+        }
         if stride == 0 || kernel == 0 || padded.iter().any(|&side| side < kernel) {
             bail!("a kernel of {kernel} with stride {stride} and padding {padding} over an image of {input:?}")
         }
@@ -231,5 +234,7 @@ mod tests {
         assert!(Geometry::new(1, [2, 2], 3, 1, 0).is_err());
         assert!(Geometry::new(1, [2, 2], 2, 0, 0).is_err());
         assert!(Geometry::new(1, [2, 2], 0, 1, 0).is_err());
+        assert!(Geometry::new(0, [2, 2], 1, 1, 0).is_err());
+        assert!(Geometry::new(1, [2, 0], 1, 1, 1).is_err());
     }
 }

@@ -12,6 +12,7 @@ use crate::steps::{Draft, export, prune, quantize};
 use crate::suggest::{quoted, shortened};
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::prune::Granularity;
+use orchestrate_ml::quantize::LONGEST_SUM;
 use orchestrate_ml::steps::Precision;
 use std::collections::BTreeMap;
 
@@ -177,6 +178,20 @@ impl Flow<'_> {
                 quantize.input.place,
                 "quantized",
                 "quantize once: use the input of that step, or remove one of the two",
+            ));
+        }
+        if let Some(spec) = self.spec(&input.model).filter(|_| !input.shrunk)
+            && spec.longest_sum() > LONGEST_SUM
+        {
+            self.problems.push(Problem::error(
+                format!(
+                    "a layer of {} sums {} products, and in 8 bits more than {LONGEST_SUM} could overflow",
+                    quoted(&input.model),
+                    spec.longest_sum()
+                ),
+                quantize.input.place,
+                "too wide to be quantized",
+                format!("make {} narrower, or prune it structured first", quoted(&input.model)),
             ));
         }
         Traits {

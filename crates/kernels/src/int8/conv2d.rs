@@ -27,9 +27,11 @@ impl Int8Conv2d {
     /// A layer of row-major `weights` of `shape` `[out, in, k, k]`, with a scale for each output channel, the bias in f32, and
     /// the quantizer of its input.
     ///
+    /// # Errors
+    /// If a patch has more elements than [`PackedInt8::LONGEST`].
+    ///
     /// # Panics
-    /// If the kernel is not square, weights, scales or bias are not as many as `shape` asks for, or a patch has more elements
-    /// than [`PackedInt8::pack`] takes.
+    /// If the kernel is not square, or weights, scales or bias are not as many as `shape` asks for.
     pub fn new(
         weights: &[i8],
         shape: [usize; 4],
@@ -38,13 +40,13 @@ impl Int8Conv2d {
         input: ActivationQuantizer,
         stride: usize,
         padding: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let [outputs, channels, kernel, kernel_width] = shape;
         assert_eq!(kernel, kernel_width, "a square kernel");
         let weights = channels_last(weights, channels, kernel * kernel);
-        let packed = PackedInt8::pack(&weights, outputs, channels * kernel * kernel);
+        let packed = PackedInt8::pack(&weights, outputs, channels * kernel * kernel)?;
         let epilogue = Epilogue::new(&packed, &weight_scales, bias, input);
-        Self {
+        Ok(Self {
             packed,
             epilogue,
             input,
@@ -52,7 +54,7 @@ impl Int8Conv2d {
             kernel,
             stride,
             padding,
-        }
+        })
     }
 
     /// `x: [batch, in, height, width]` in f32 to `[batch, out, height', width']`. There is no gradient.
@@ -135,7 +137,7 @@ mod tests {
         let scales = symmetric_scales(w, 8)?;
         let weights = quantize_per_channel(w, &scales, 8)?;
         let (o, i, k, _) = w.dims4()?;
-        Ok(Int8Conv2d::new(
+        Int8Conv2d::new(
             &weights,
             [o, i, k, k],
             scales.to_vec1()?,
@@ -143,7 +145,7 @@ mod tests {
             INPUT,
             stride,
             padding,
-        ))
+        )
     }
 
     #[test]

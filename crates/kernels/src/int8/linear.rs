@@ -160,7 +160,7 @@ mod tests {
     fn layer(w: &Tensor, bias: Option<&Tensor>) -> Result<Int8Linear> {
         let (n, k) = w.dims2()?;
         let scales = symmetric_scales(w, 8)?;
-        let packed = PackedInt8::pack(&quantize_per_channel(w, &scales, 8)?, n, k);
+        let packed = PackedInt8::pack(&quantize_per_channel(w, &scales, 8)?, n, k)?;
         let bias = bias.map(Tensor::to_vec1).transpose()?;
         Ok(Int8Linear::new(packed, scales.to_vec1()?, bias, INPUT))
     }

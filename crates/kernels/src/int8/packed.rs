@@ -1,13 +1,12 @@
 //! Weights in the order in which the kernels read them.
 
+use candle_core::{Result, bail};
+
 /// Columns of a panel: i32 lanes of an AVX-512 register.
 pub(super) const PANEL: usize = 16;
 
 /// Consecutive elements of the inner dimension that a lane takes at a time.
 pub(super) const GROUP: usize = 4;
-
-/// Largest inner dimension: 2³¹ / (255 · 128), so that no sum overflows.
-const LONGEST: usize = 65_793;
 
 /// An `[n, k]` matrix of i8 weights, packed: panels of 16 rows; in a panel, groups of 4 along k; in a group, the 4 bytes of
 /// each row in turn. What is missing at the ends is zero.
@@ -19,13 +18,24 @@ pub struct PackedInt8 {
 }
 
 impl PackedInt8 {
+    /// Largest inner dimension: 2³¹ / (255 · 128), so that no sum overflows.
+    pub const LONGEST: usize = 65_793;
+
     /// Packs row-major `weights` of `n` rows (output channels) of `k`.
     ///
+    /// # Errors
+    /// If `k` is above [`PackedInt8::LONGEST`].
+    ///
     /// # Panics
-    /// If there are not n · k weights, or `k` is above 65793, from where a sum could overflow.
-    pub fn pack(weights: &[i8], n: usize, k: usize) -> Self {
+    /// If there are not n · k weights.
+    pub fn pack(weights: &[i8], n: usize, k: usize) -> Result<Self> {
         assert_eq!(weights.len(), n * k, "an {n}×{k} matrix");
-        assert!(k <= LONGEST, "an inner dimension of {k} could overflow");
+        if k > Self::LONGEST {
+            bail!(
+                "a sum of {k} products of 8-bit integers could overflow: layers have up to {} inputs",
+                Self::LONGEST
+            )
+        }
         let groups = k.div_ceil(GROUP);
         let mut bytes = vec![0; n.div_ceil(PANEL) * groups * PANEL * GROUP];
         for (row, values) in weights.chunks_exact(k.max(1)).enumerate() {
@@ -34,7 +44,7 @@ impl PackedInt8 {
                 panel[(i / GROUP * PANEL + row % PANEL) * GROUP + i % GROUP] = value;
             }
         }
-        Self { bytes, n, k }
+        Ok(Self { bytes, n, k })
     }
 
     /// Rows of the unpacked matrix: output channels.
@@ -89,19 +99,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_of_rows_of_odd_sizes() {
+    fn sums_of_rows_of_odd_sizes() -> Result<()> {
         for (n, k) in [(1, 1), (3, 7), (17, 5), (33, 64), (2, 0)] {
             let weights: Vec<i8> = (0..n * k).map(|i| (i * 31 % 255) as u8 as i8).collect();
             let expected: Vec<i32> = (0..n)
                 .map(|row| weights[row * k..(row + 1) * k].iter().map(|&w| i32::from(w)).sum())
                 .collect();
-            assert_eq!(PackedInt8::pack(&weights, n, k).row_sums(), expected);
+            assert_eq!(PackedInt8::pack(&weights, n, k)?.row_sums(), expected);
         }
+        Ok(())
     }
 
     #[test]
-    #[should_panic(expected = "overflow")]
     fn an_inner_dimension_that_could_overflow_is_refused() {
-        PackedInt8::pack(&vec![0; LONGEST + 1], 1, LONGEST + 1);
+        let weights = vec![-128; PackedInt8::LONGEST + 1];
+        assert!(PackedInt8::pack(&weights[1..], 1, PackedInt8::LONGEST).is_ok());
+        let refused = PackedInt8::pack(&weights, 1, PackedInt8::LONGEST + 1);
+        assert!(refused.is_err_and(|e| e.to_string().contains("could overflow")));
     }
 }

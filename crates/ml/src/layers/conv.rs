@@ -71,7 +71,7 @@ impl Conv2d {
             .transpose()?;
         let operand = match weight {
             Weight::Float(weight) => Operand::Float {
-                simulation: Simulation::new(weight, p.observer(path)),
+                simulation: Simulation::new(path, weight, p.observer(path))?,
                 bias,
             },
             Weight::Integer(weight) => {
@@ -86,7 +86,7 @@ impl Conv2d {
                     input,
                     stride,
                     padding,
-                )))
+                )?))
             }
         };
         Ok(Self {

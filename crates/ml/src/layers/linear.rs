@@ -30,13 +30,13 @@ impl Linear {
             Weight::Float(weight) => match p.observer(path) {
                 None if p.purpose() == Use::Infer => Operand::Packed(Box::new(PackedLinear::new(&weight, &bias)?)),
                 observer => Operand::Float {
-                    simulation: Simulation::new(weight, observer),
+                    simulation: Simulation::new(path, weight, observer)?,
                     bias,
                 },
             },
             Weight::Integer(weight) => {
                 let input = p.quantizer_of_integers(path)?;
-                let packed = PackedInt8::pack(&weight.values, outputs, inputs);
+                let packed = PackedInt8::pack(&weight.values, outputs, inputs)?;
                 Operand::Integer(Box::new(Int8Linear::new(
                     packed,
                     weight.scales,

@@ -1,7 +1,8 @@
 //! The float side of a quantizable layer: its weight, and the fake quantization of weight and input where ranges exist.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pass::Pass;
+use crate::quantize::LONGEST_SUM;
 use crate::quantize::observer::{Observer, Ranges};
 use candle_core::Tensor;
 use orchestrate_kernels::{fake_quantize_per_channel, fake_quantize_per_tensor, symmetric_scales};
@@ -17,9 +18,20 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// A weight whose input `observer` watches.
-    pub fn new(weight: Tensor, observer: Option<Arc<Observer>>) -> Self {
-        Self { weight, observer }
+    /// The weight of the layer `path`, whose input `observer` watches.
+    ///
+    /// # Errors
+    /// If the layer is being quantized and has too many inputs for sums of integers.
+    pub fn new(path: &str, weight: Tensor, observer: Option<Arc<Observer>>) -> Result<Self> {
+        let inputs: usize = weight.dims().iter().skip(1).product();
+        if observer.is_some() && inputs > LONGEST_SUM {
+            return Err(Error::Unsuited(format!(
+                "{path} sums {inputs} products, which could overflow in 8-bit integers: up to {} do not, so prune more \
+                 or make the layer before it narrower",
+                LONGEST_SUM
+            )));
+        }
+        Ok(Self { weight, observer })
     }
 
     /// The weight, if nothing is quantized here.

@@ -26,6 +26,11 @@ pub struct Lenet5Config {
     pub hidden_size: usize,
 }
 
+/// Of the second convolution.
+pub(super) fn longest_sum(channels: &[usize]) -> usize {
+    channels.first().map_or(0, |first| first * KERNEL * KERNEL)
+}
+
 impl Lenet5Config {
     pub(super) fn new(image: [usize; 3], conv_channels: [usize; 2], hidden_size: usize) -> Result<Self> {
         let config = Self {

@@ -205,6 +205,18 @@ pub enum ModelSpec {
 }
 
 impl ModelSpec {
+    /// The most products that one output of a layer sums, as far as that does not depend on the data.
+    pub fn longest_sum(&self) -> usize {
+        match self {
+            Self::Bert {
+                hidden, intermediate, ..
+            } => *hidden.max(&intermediate.unwrap_or(4 * hidden)),
+            Self::Mlp { hidden } => hidden.iter().copied().max().unwrap_or(0),
+            Self::Lenet5 { channels, hidden } => lenet5::longest_sum(channels).max(*hidden),
+            Self::Resnet8 { channels } => resnet8::longest_sum(channels),
+        }
+    }
+
     /// Completes the architecture with the shape of `input`.
     ///
     /// # Errors

@@ -34,6 +34,11 @@ pub struct Resnet8Config {
     pub inner_channels: [usize; STAGES],
 }
 
+/// Of the widest convolution.
+pub(super) fn longest_sum(channels: &[usize]) -> usize {
+    channels.iter().max().map_or(0, |widest| widest * KERNEL * KERNEL)
+}
+
 impl Resnet8Config {
     pub(super) fn new(image: [usize; 3], stage_channels: [usize; STAGES]) -> Result<Self> {
         let [_, height, width] = image;

@@ -15,8 +15,11 @@ use crate::batch::Rows;
 use crate::error::{Error, Result};
 use crate::pass::Pass;
 use crate::progress::{Progress, Watch};
-use orchestrate_kernels::{ActivationQuantizer, ProductPrecision};
+use orchestrate_kernels::{ActivationQuantizer, PackedInt8, ProductPrecision};
 use std::collections::BTreeMap;
+
+/// The most products of 8-bit integers that a layer may sum for one output: more could overflow.
+pub const LONGEST_SUM: usize = PackedInt8::LONGEST;
 
 /// Rows that are calibrated on at a time.
 pub(crate) const CALIBRATION_BATCH: usize = 32;

@@ -88,6 +88,24 @@ fn the_order_of_compression_is_checked() {
 }
 
 #[test]
+fn a_model_to_quantize_sums_no_more_than_integers_hold() {
+    let text = |hidden: usize, kind: &str| {
+        format!(
+            "[data.d]\nsource = \"builtin:digits\"\n[model.m]\narchitecture = \"lenet5\"\nchannels = [{hidden}, 8]\n\
+             [step.t]\nkind = \"train\"\ndata = \"d\"\nmodel = \"m\"\n\
+             [step.p]\nkind = \"prune\"\ninput = \"t\"\ntarget = 0.5\n\
+             [step.q]\nkind = \"quantize\"\ninput = \"{kind}\"\n"
+        )
+    };
+    recipe(&text(2_631, "t"));
+    assert_only(
+        &text(2_632, "t"),
+        "a layer of `m` sums 65800 products, and in 8 bits more than 65793 could overflow",
+    );
+    recipe(&text(2_632, "p"));
+}
+
+#[test]
 fn an_input_is_a_step_that_makes_a_model() {
     let more = |text: &str| format!("{FULL}\n{text}");
     assert_only(
