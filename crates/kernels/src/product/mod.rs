@@ -1,13 +1,16 @@
 //! Matrix products over slices, in f32 and in bf16.
 //!
 //! Operands are laid out in panels of 32-bit entries ([`panels`]), then multiplied tile by tile ([`tiled`]) by a kernel for
-//! the processor. What an entry is and how the products of entries are summed up is an [`Arithmetic`].
+//! the processor. What an entry is ([`Entries`]) and how their products are summed up are an [`Arithmetic`].
 //!
 //! Invariant: an element of a product has the same bits on every instruction set, for any number of threads and however the
 //! product is cut into tasks; it depends on its row and its column alone.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bf16;
 mod f32;
+mod lines;
 mod panels;
 mod tiled;
 
@@ -16,6 +19,7 @@ use crate::precision::ProductPrecision;
 use crate::storage::Shared;
 use bf16::Bf16;
 use f32::F32;
+use lines::Lines;
 pub(crate) use panels::Panels;
 use tiled::{Left, Place, Product};
 
@@ -24,6 +28,9 @@ pub(crate) const ROWS: usize = 8;
 
 /// Columns of a tile: two registers of AVX-512.
 pub(crate) const COLUMNS: usize = 32;
+
+/// Entries that are made in one go: lanes of a register of AVX-512.
+const SIDE: usize = 16;
 
 /// What a panel holds for one row or column and one or two places of the inner dimension.
 type Entry = u32;
@@ -53,19 +60,38 @@ impl Output<'_> {
     pub(crate) const PLAIN: Self = Self::Replace { factor: 1.0 };
 }
 
-/// What entries are, and how their products are summed up.
-trait Arithmetic {
+/// What entries are.
+trait Entries {
     /// Elements of the inner dimension in an entry: 1 or 2.
     const STEP: usize;
 
+    /// One or two elements, the second 0 where there is none.
+    fn entry(first: f32, second: f32) -> Entry;
+
+    /// The entries of `STEP` · [`SIDE`] elements that follow each other along the inner dimension.
+    #[inline(always)]
+    fn line(x: &[f32]) -> [Entry; SIDE] {
+        let mut line = [0; SIDE];
+        for (entry, x) in line.iter_mut().zip(x.chunks_exact(Self::STEP)) {
+            *entry = Self::entry(x[0], if Self::STEP == 2 { x[1] } else { 0.0 });
+        }
+        line
+    }
+
+    /// An entry for each row, of which `first` and, if `STEP` is 2, `second` have the elements.
+    #[inline(always)]
+    fn side_by_side<const WIDTH: usize>(first: &[f32; WIDTH], second: &[f32; WIDTH]) -> [Entry; WIDTH] {
+        std::array::from_fn(|row| Self::entry(first[row], second[row]))
+    }
+}
+
+/// How the products of entries are summed up.
+trait Arithmetic: Entries {
     /// Panels of rows and of columns in a task.
     const TASK: [usize; 2];
 
     /// How many entries are summed up between two visits of a tile, of `depth` in all.
     fn visit(depth: usize) -> usize;
-
-    /// One or two elements, the second 0 where there is none.
-    fn entry(first: f32, second: f32) -> Entry;
 
     /// One visit of a tile.
     ///
@@ -230,11 +256,15 @@ unsafe fn product(
                 Product::<F32>::new(left, &right, b.columns()).put(&place, output, threads);
             }
             ProductPrecision::Bf16 => {
-                let (left, right) = (
-                    Panels::of_rows::<Bf16>(a, threads),
-                    Panels::of_columns::<Bf16>(b, threads),
-                );
-                Product::<Bf16>::new(Left::of_panels(&left), &right, b.columns()).put(&place, output, threads);
+                let right = Panels::of_columns::<Bf16>(b, threads);
+                // Rows that lie in one piece stay so, at half the size.
+                if a.strides()[1] == 1 {
+                    let lines = Lines::of_rows(a, threads);
+                    Product::<Bf16>::new(Left::of_lines(&lines), &right, b.columns()).put(&place, output, threads);
+                } else {
+                    let panels = Panels::of_rows::<Bf16>(a, threads);
+                    Product::<Bf16>::new(Left::of_panels(&panels), &right, b.columns()).put(&place, output, threads);
+                }
             }
         }
     }

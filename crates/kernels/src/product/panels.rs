@@ -1,8 +1,10 @@
 //! An operand of a product, laid out as the tile kernels read it.
 
 use super::bf16::Bf16;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::Native;
 use super::f32::F32;
-use super::{Arithmetic, COLUMNS, Entry, ROWS, Threads};
+use super::{Arithmetic, COLUMNS, Entries, Entry, ROWS, SIDE, Threads, lines};
 use crate::isa::{Isa, multiversion};
 use crate::matrix::Matrix;
 use rayon::prelude::*;
@@ -15,10 +17,7 @@ mod avx512;
 /// Panels that one task lays out: so many that rows which lie side by side are read in long stretches.
 const GROUP: usize = 8;
 
-/// Rows and columns of a block whose rows and columns are exchanged in one go: lanes of a register of AVX-512.
-const SIDE: usize = 16;
-
-/// Such a block.
+/// A block whose rows and columns are exchanged in one go.
 type Block = [[Entry; SIDE]; SIDE];
 
 /// Lays out every entry of the panels that begin with a row of a matrix.
@@ -52,13 +51,41 @@ multiversion! {
         fill::<F32, COLUMNS>(matrix, first, out);
     }
 
-    fn fill_rows_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+    fn rows_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
         fill::<Bf16, ROWS>(matrix, first, out);
     }
 
-    fn fill_columns_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+    fn columns_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
         fill::<Bf16, COLUMNS>(matrix, first, out);
     }
+
+    fn lines_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+        lines::fill::<Bf16>(matrix, first, out);
+    }
+}
+
+/// Loops that let the processor round where it can.
+macro_rules! natively {
+    ($($name:ident, $plain:ident, $loop:expr;)+) => {$(
+        pub(super) fn $name(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+            #[cfg(target_arch = "x86_64")]
+            if Isa::current() == Isa::Avx512Bf16 {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+                fn native(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+                    $loop(matrix, first, out);
+                }
+                // SAFETY: `Isa::current` names only sets that this processor has.
+                return unsafe { native(matrix, first, out) };
+            }
+            $plain(matrix, first, out);
+        }
+    )+};
+}
+
+natively! {
+    fill_rows_bf16, rows_bf16, fill::<Native, ROWS>;
+    fill_columns_bf16, columns_bf16, fill::<Native, COLUMNS>;
+    fill_lines_bf16, lines_bf16, lines::fill::<Native>;
 }
 
 /// The rows of a matrix in panels of `WIDTH`; in a panel, entry after entry along the columns, and in those each row in
@@ -140,30 +167,30 @@ impl Panels<COLUMNS> {
 
 /// Writes every entry of the panels that begin with row `first`.
 #[inline(always)]
-fn fill<A: Arithmetic, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-    let depth = matrix.columns().div_ceil(A::STEP);
+fn fill<E: Entries, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+    let depth = matrix.columns().div_ceil(E::STEP);
     if depth == 0 {
         return;
     }
     let panels = out.chunks_exact_mut(depth * WIDTH);
     if matrix.strides()[1] == 1 {
         for (panel, out) in panels.enumerate() {
-            fill_from_lines::<A, WIDTH>(matrix, first + panel * WIDTH, out);
+            fill_from_lines::<E, WIDTH>(matrix, first + panel * WIDTH, out);
         }
         return;
     }
     let count = (matrix.rows() - first).min(panels.len() * WIDTH);
     for place in 0..depth {
-        let column = place * A::STEP;
+        let column = place * E::STEP;
         let low = &matrix.at(first, column)[..count];
-        let high = if A::STEP == 2 && column + 1 < matrix.columns() {
+        let high = if E::STEP == 2 && column + 1 < matrix.columns() {
             &matrix.at(first, column + 1)[..count]
         } else {
             &[]
         };
         for panel in 0..count.div_ceil(WIDTH) {
             let start = panel * WIDTH;
-            let entries = entries::<A, WIDTH>(&low[start..], high.get(start..).unwrap_or_default());
+            let entries = entries::<E, WIDTH>(&low[start..], high.get(start..).unwrap_or_default());
             out[(panel * depth + place) * WIDTH..][..WIDTH].write_copy_of_slice(&entries);
         }
     }
@@ -171,19 +198,15 @@ fn fill<A: Arithmetic, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out
 
 /// One panel of rows that each lie in one piece, block by block.
 #[inline(always)]
-fn fill_from_lines<A: Arithmetic, const WIDTH: usize>(
-    matrix: Matrix<'_>,
-    first: usize,
-    out: &mut [MaybeUninit<Entry>],
-) {
+fn fill_from_lines<E: Entries, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
     let width = WIDTH.min(SIDE);
     for (block, out) in out.chunks_mut(SIDE * WIDTH).enumerate() {
-        let start = A::STEP * SIDE * block;
-        let len = (matrix.columns() - start).min(A::STEP * SIDE);
+        let start = E::STEP * SIDE * block;
+        let len = (matrix.columns() - start).min(E::STEP * SIDE);
         for part in (0..WIDTH).step_by(SIDE) {
             let mut lines = [[0; SIDE]; SIDE];
             for (row, line) in (first + part..matrix.rows()).zip(&mut lines[..width]) {
-                *line = line_of::<A>(&matrix.at(row, start)[..len]);
+                *line = line_of::<E>(&matrix.at(row, start)[..len]);
             }
             for (line, out) in turned(&lines).iter().zip(out.chunks_exact_mut(WIDTH)) {
                 let out = &mut out[part..part + width];
@@ -199,16 +222,13 @@ fn fill_from_lines<A: Arithmetic, const WIDTH: usize>(
 
 /// The entries of elements that follow each other along the inner dimension, then zeros.
 #[inline(always)]
-fn line_of<A: Arithmetic>(x: &[f32]) -> [Entry; SIDE] {
+pub(super) fn line_of<E: Entries>(x: &[f32]) -> [Entry; SIDE] {
+    if x.len() == E::STEP * SIDE {
+        return E::line(x);
+    }
     let mut line = [0; SIDE];
-    if x.len() == A::STEP * SIDE {
-        for (entry, x) in line.iter_mut().zip(x.chunks_exact(A::STEP)) {
-            *entry = A::entry(x[0], if A::STEP == 2 { x[1] } else { 0.0 });
-        }
-    } else {
-        for (entry, x) in line.iter_mut().zip(x.chunks(A::STEP)) {
-            *entry = A::entry(x[0], x.get(1).copied().unwrap_or(0.0));
-        }
+    for (entry, x) in line.iter_mut().zip(x.chunks(E::STEP)) {
+        *entry = E::entry(x[0], x.get(1).copied().unwrap_or(0.0));
     }
     line
 }
@@ -233,26 +253,18 @@ fn turned_plainly(block: &Block) -> Block {
 
 /// The entries of the first elements of both; zeros where there are none.
 #[inline(always)]
-fn entries<A: Arithmetic, const WIDTH: usize>(low: &[f32], high: &[f32]) -> [Entry; WIDTH] {
-    let mut entries = [0; WIDTH];
+fn entries<E: Entries, const WIDTH: usize>(low: &[f32], high: &[f32]) -> [Entry; WIDTH] {
     match (low.first_chunk::<WIDTH>(), high.first_chunk::<WIDTH>()) {
-        (Some(low), _) if A::STEP == 1 => {
-            for i in 0..WIDTH {
-                entries[i] = A::entry(low[i], 0.0);
-            }
-        }
-        (Some(low), Some(high)) => {
-            for i in 0..WIDTH {
-                entries[i] = A::entry(low[i], high[i]);
-            }
-        }
+        (Some(low), _) if E::STEP == 1 => E::side_by_side(low, low),
+        (Some(low), Some(high)) => E::side_by_side(low, high),
         _ => {
+            let mut entries = [0; WIDTH];
             for (i, (entry, low)) in entries.iter_mut().zip(low).enumerate() {
-                *entry = A::entry(*low, high.get(i).copied().unwrap_or(0.0));
+                *entry = E::entry(*low, high.get(i).copied().unwrap_or(0.0));
             }
+            entries
         }
     }
-    entries
 }
 
 #[cfg(test)]

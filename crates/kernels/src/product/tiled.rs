@@ -2,7 +2,7 @@
 //!
 //! While the inner dimension is cut, sums wait in the output as they are.
 
-use super::{Arithmetic, COLUMNS, Entry, Output, Panels, ROWS, Threads, Tile};
+use super::{Arithmetic, COLUMNS, Entry, Lines, Output, Panels, ROWS, Threads, Tile};
 use crate::matrix::Matrix;
 use crate::storage::Shared;
 use rayon::prelude::*;
@@ -65,6 +65,19 @@ impl<'a> Left<'a> {
             place_stride,
             rows: matrix.rows(),
             depth: matrix.columns(),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Entries that stay as their rows lie.
+    pub(super) fn of_lines(lines: &'a Lines) -> Self {
+        Self {
+            start: lines.start(),
+            panel_stride: ROWS * lines.stride(),
+            row_stride: lines.stride(),
+            place_stride: 1,
+            rows: lines.rows(),
+            depth: lines.depth(),
             lifetime: PhantomData,
         }
     }

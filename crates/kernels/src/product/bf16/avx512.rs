@@ -1,16 +1,11 @@
 //! The bf16 tile for AVX-512: `vdpbf16ps` of BF16 adds two products of bf16 to each f32 lane.
 
-use super::super::{COLUMNS, Tile};
+use super::super::Tile;
+use super::super::avx512::{LANES, REGISTERS, prefetch};
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32,
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
-
-/// Lanes of a register.
-const LANES: usize = 16;
-
-/// Registers side by side in a row of a tile.
-const REGISTERS: usize = COLUMNS / LANES;
 
 /// As [`super::super::Arithmetic::add_products`], for the first `HEIGHT` rows.
 ///
@@ -28,6 +23,7 @@ pub(super) unsafe fn tile<const HEIGHT: usize>(tile: Tile<'_>) {
         }
     }
     for (place, right) in tile.right.iter().enumerate() {
+        prefetch(right);
         let mut columns = [bf16(_mm512_set1_epi32(0)); REGISTERS];
         for (columns, pairs) in columns.iter_mut().zip(right.as_chunks::<LANES>().0) {
             // SAFETY: `pairs` is an array of 16 entries of four bytes.

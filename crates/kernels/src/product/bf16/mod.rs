@@ -8,28 +8,36 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod native;
 mod portable;
 
-use super::{Arithmetic, Entry, Tile};
+#[cfg(target_arch = "x86_64")]
+pub(super) use native::Native;
+
+use super::{Arithmetic, Entries, Entry, Tile};
 use crate::isa::Isa;
 
 /// An entry is a pair, the first element in the low half.
 pub(super) struct Bf16;
 
-impl Arithmetic for Bf16 {
+impl Entries for Bf16 {
     const STEP: usize = 2;
-
-    /// With [`Self::visit`], a task's rows stay in the second-level cache.
-    const TASK: [usize; 2] = [12, 16];
-
-    /// So few pairs that a panel of columns stays in the first-level cache; cuts leave no trace in the sums.
-    fn visit(_: usize) -> usize {
-        128
-    }
 
     #[inline(always)]
     fn entry(first: f32, second: f32) -> Entry {
         round(first) | round(second) << 16
+    }
+}
+
+impl Arithmetic for Bf16 {
+    /// With [`Self::visit`], a task's rows stay in the second-level cache.
+    const TASK: [usize; 2] = [12, 16];
+
+    /// So many pairs that sums are rarely fetched and put back, while a task's rows stay in the second-level cache; cuts
+    /// leave no trace in the sums.
+    fn visit(_: usize) -> usize {
+        512
     }
 
     unsafe fn add_products(tile: Tile<'_>) {

@@ -1,19 +1,11 @@
 //! The f32 tile for AVX-512: two registers of sums a row.
 
+use super::super::avx512::{LANES, REGISTERS, prefetch};
 use super::super::{COLUMNS, Entry, Tile};
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
-
-/// Lanes of a register.
-const LANES: usize = 16;
-
-/// Registers side by side in a row of a tile.
-const REGISTERS: usize = COLUMNS / LANES;
-
-/// Places from one that is multiplied to one that is fetched: about the time that the second cache takes.
-const AHEAD: usize = 8;
 
 /// As [`super::super::Arithmetic::add_products`], for the first `HEIGHT` rows.
 ///
@@ -46,16 +38,6 @@ pub(super) unsafe fn tile<const HEIGHT: usize>(tile: Tile<'_>) {
             // SAFETY: 16 elements of a row of the output.
             unsafe { _mm512_storeu_ps(tile.out.add(row * tile.out_stride + register * LANES), out) };
         }
-    }
-}
-
-/// Asks for what is some places ahead of `right` in its panel, which is more than the first cache holds.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn prefetch(right: &[Entry; COLUMNS]) {
-    for register in 0..REGISTERS {
-        let ahead = right.as_ptr().wrapping_add(AHEAD * COLUMNS + register * LANES);
-        _mm_prefetch::<_MM_HINT_T0>(ahead.cast::<i8>());
     }
 }
 

@@ -9,7 +9,7 @@ mod avx2;
 mod avx512;
 mod portable;
 
-use super::{Arithmetic, Entry, Tile};
+use super::{Arithmetic, Entries, Entry, Tile};
 use crate::isa::Isa;
 
 /// Longest block. So long that sums are rarely fetched and put back, so short that the error of a sum grows little.
@@ -18,19 +18,21 @@ const LONGEST_BLOCK: usize = 512;
 /// An entry is an element's bits.
 pub(super) struct F32;
 
-impl Arithmetic for F32 {
+impl Entries for F32 {
     const STEP: usize = 1;
 
+    #[inline(always)]
+    fn entry(first: f32, _: f32) -> Entry {
+        first.to_bits()
+    }
+}
+
+impl Arithmetic for F32 {
     /// With [`Self::visit`], a task's rows stay in the second-level cache.
     const TASK: [usize; 2] = [16, 4];
 
     fn visit(depth: usize) -> usize {
         depth.div_ceil(depth.div_ceil(LONGEST_BLOCK).max(1))
-    }
-
-    #[inline(always)]
-    fn entry(first: f32, _: f32) -> Entry {
-        first.to_bits()
     }
 
     unsafe fn add_products(tile: Tile<'_>) {
