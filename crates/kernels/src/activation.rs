@@ -89,7 +89,7 @@ pub(crate) fn gelu_gradient(gradient: &mut [f32], x: &[f32]) {
 }
 
 multiversion! {
-    fn gelu_forward(values: &mut [f32]) {
+    pub(crate) fn gelu_forward(values: &mut [f32]) {
         for v in values {
             *v *= elementary::normal_cdf(*v).0;
         }

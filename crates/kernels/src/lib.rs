@@ -78,7 +78,7 @@ pub use fake_quantize::{
 };
 pub use feed_forward::feed_forward;
 pub use gradients::{Gradients, gradients};
-pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, int8_gemm};
+pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, QuantizedActivations, int8_feed_forward, int8_gemm};
 pub use isa::{Isa, bf16_is_emulated, with_isa};
 pub use layer_norm::layer_norm;
 pub use linear::linear;

@@ -1,12 +1,14 @@
 //! The fully connected layer with integer weights, and the epilogue that turns integer sums into f32.
 
 use super::packed::PackedInt8;
-use super::product::product;
+use super::product::{TASK_COLUMNS, product};
+use crate::activation::gelu_forward;
 use crate::fake_quantize::{ActivationQuantizer, quantize_activations, to_bytes};
 use crate::isa::multiversion;
 use crate::storage::{Shared, slice, tensor};
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// What follows an integer product, for each output channel n: (sum − correction\[n\]) · factor\[n\] + bias\[n\].
 #[derive(Debug, Clone)]
@@ -100,31 +102,38 @@ impl Int8Linear {
     /// # Errors
     /// If the last dimension is not the layer's, or `x` is not f32 on the CPU.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (k, n) = (self.packed.k(), self.packed.n());
+        self.forward_bytes(&self.quantize(x)?)
+    }
+
+    /// Whether [`Int8Linear::quantize`] of both layers gives the same.
+    pub fn quantizes_like(&self, other: &Self) -> bool {
+        self.input == other.input && self.packed.k() == other.packed.k()
+    }
+
+    /// `x: [..., in]` as this layer multiplies it.
+    ///
+    /// # Errors
+    /// As [`Int8Linear::forward`].
+    pub fn quantize(&self, x: &Tensor) -> Result<QuantizedActivations> {
+        let k = self.packed.k();
         if x.dim(D::Minus1)? != k {
             bail!("an integer layer of {k} inputs was given {:?}", x.dims())
         }
         let mut shape = x.dims().to_vec();
         shape.pop();
-        let rows = shape.iter().product();
-        shape.push(n);
         let x = x.detach().contiguous()?;
         let (storage, layout) = x.storage_and_layout();
-        let bytes = self.quantize(slice(&storage, layout)?);
-        let mut out = vec![0.0; rows * n];
-        let shared = Shared::new(&mut out);
-        product(&bytes, rows, &self.packed, |rows, columns, sums, stride| {
-            for (row, sums) in rows.zip(sums.chunks(stride)) {
-                // SAFETY: each task has rows and columns of its own.
-                let out = unsafe { shared.range(row * n + columns.start, columns.len()) };
-                self.epilogue.apply(sums, columns.start, out);
-            }
-        });
-        tensor(out, shape)
+        Ok(QuantizedActivations {
+            values: self.rows_of_bytes(slice(&storage, layout)?),
+            rows: shape.iter().product(),
+            shape,
+            k,
+            quantizer: self.input,
+        })
     }
 
     /// Activations as bytes, each row filled up to whole groups.
-    fn quantize(&self, x: &[f32]) -> Vec<u8> {
+    fn rows_of_bytes(&self, x: &[f32]) -> Vec<u8> {
         let (k, stride) = (self.packed.k(), self.packed.row_stride());
         if k == stride {
             return quantize_activations(x, self.input);
@@ -139,6 +148,80 @@ impl Int8Linear {
             });
         bytes
     }
+
+    /// [`Int8Linear::forward`] of what this layer, or one that [quantizes like it](Int8Linear::quantizes_like), quantized.
+    ///
+    /// # Errors
+    /// If another layer did.
+    pub fn forward_bytes(&self, x: &QuantizedActivations) -> Result<Tensor> {
+        let n = self.packed.n();
+        let mut out = vec![0.0; x.rows * n];
+        let shared = Shared::new(&mut out);
+        self.multiply(x, |row, columns, sums| {
+            // SAFETY: each task has rows and columns of its own.
+            let out = unsafe { shared.range(row * n + columns.start, columns.len()) };
+            self.epilogue.apply(sums, columns.start, out);
+        })?;
+        let mut shape = x.shape.clone();
+        shape.push(n);
+        tensor(out, shape)
+    }
+
+    /// What `next` multiplies of gelu of this layer's result, without that result: a task's part is bytes again before the
+    /// next one begins.
+    ///
+    /// # Errors
+    /// As [`Int8Linear::forward_bytes`], or if `next` has another number of inputs than this layer outputs.
+    pub fn gelu_bytes(&self, x: &QuantizedActivations, next: &Self) -> Result<QuantizedActivations> {
+        if next.packed.k() != self.packed.n() {
+            bail!("{} outputs for {} inputs", self.packed.n(), next.packed.k())
+        }
+        let stride = next.packed.row_stride();
+        let mut values = vec![0; x.rows * stride];
+        let shared = Shared::new(&mut values);
+        self.multiply(x, |row, columns, sums| {
+            let mut neurons = [0.0; TASK_COLUMNS];
+            let neurons = &mut neurons[..columns.len()];
+            self.epilogue.apply(sums, columns.start, neurons);
+            gelu_forward(neurons);
+            // SAFETY: each task has rows and columns of its own.
+            let bytes = unsafe { shared.range(row * stride + columns.start, columns.len()) };
+            to_bytes(neurons, next.input.scale, f32::from(next.input.zero_point), bytes);
+        })?;
+        Ok(QuantizedActivations {
+            values,
+            shape: x.shape.clone(),
+            rows: x.rows,
+            k: next.packed.k(),
+            quantizer: next.input,
+        })
+    }
+
+    /// Calls `sink(row, columns, sums)` for each row of each task of x · Wᵀ.
+    fn multiply(&self, x: &QuantizedActivations, sink: impl Fn(usize, Range<usize>, &[i32]) + Sync) -> Result<()> {
+        if x.quantizer != self.input || x.k != self.packed.k() {
+            bail!("an integer layer was given what another one quantized")
+        }
+        product(&x.values, x.rows, &self.packed, |rows, columns, sums, stride| {
+            for (row, sums) in rows.zip(sums.chunks(stride)) {
+                sink(row, columns.clone(), sums);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Activations as a layer multiplies them: rows of bytes, each filled up to whole groups.
+#[derive(Debug, Clone)]
+pub struct QuantizedActivations {
+    values: Vec<u8>,
+    /// All dimensions but the last.
+    shape: Vec<usize>,
+    /// Their product.
+    rows: usize,
+    /// The last dimension.
+    k: usize,
+    quantizer: ActivationQuantizer,
 }
 
 #[cfg(test)]

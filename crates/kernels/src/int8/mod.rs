@@ -8,12 +8,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod conv2d;
+mod feed_forward;
 mod linear;
 mod packed;
 mod portable;
 mod product;
 
 pub use conv2d::Int8Conv2d;
-pub use linear::Int8Linear;
+pub use feed_forward::int8_feed_forward;
+pub use linear::{Int8Linear, QuantizedActivations};
 pub use packed::PackedInt8;
 pub use product::int8_gemm;

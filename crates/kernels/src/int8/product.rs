@@ -14,6 +14,9 @@ const ROWS: usize = 64;
 /// Panels of a task.
 const PANELS: usize = 8;
 
+/// Most columns of a task.
+pub(super) const TASK_COLUMNS: usize = PANELS * PANEL;
+
 /// Multiplications from which waking other threads pays.
 const PARALLEL: usize = 1 << 21;
 
@@ -80,7 +83,7 @@ pub(super) fn product(
         let columns = first * PANEL..((first + count) * PANEL).min(w.n());
         sink(rows, columns, sums, stride);
     };
-    let room = || vec![0; ROWS.min(m) * PANELS * PANEL];
+    let room = || vec![0; ROWS.min(m) * TASK_COLUMNS];
     if m * w.n() * w.k() < PARALLEL {
         let mut sums = room();
         (0..tasks).for_each(|task| run(&mut sums, task));

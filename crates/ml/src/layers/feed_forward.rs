@@ -4,7 +4,7 @@ use super::linear::Linear;
 use crate::error::Result;
 use crate::pass::Pass;
 use candle_core::Tensor;
-use orchestrate_kernels::{feed_forward, gelu};
+use orchestrate_kernels::{feed_forward, gelu, int8_feed_forward};
 
 /// Two layers with gelu in between.
 pub struct FeedForward {
@@ -17,9 +17,12 @@ pub struct FeedForward {
 impl FeedForward {
     /// `x: [..., width]`, the same shape out.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        match (self.inner.affine(), self.outer.affine()) {
-            (Some(inner), Some(outer)) => Ok(feed_forward(x, &inner, &outer, pass.precision())?),
-            _ => self.outer.forward(&gelu(&self.inner.forward(x, pass)?)?, pass),
+        if let (Some(inner), Some(outer)) = (self.inner.affine(), self.outer.affine()) {
+            return Ok(feed_forward(x, &inner, &outer, pass.precision())?);
         }
+        if let (Some(inner), Some(outer)) = (self.inner.integers(), self.outer.integers()) {
+            return Ok(int8_feed_forward(x, inner, outer)?);
+        }
+        self.outer.forward(&gelu(&self.inner.forward(x, pass)?)?, pass)
     }
 }

@@ -59,6 +59,14 @@ impl Linear {
         }
     }
 
+    /// The layer on integers, where it runs on them.
+    pub(super) fn integers(&self) -> Option<&Int8Linear> {
+        match &self.operand {
+            Operand::Integer(layer) => Some(layer),
+            Operand::Float { .. } | Operand::Packed(_) => None,
+        }
+    }
+
     /// `x: [..., in]` to `[..., out]`.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         match &self.operand {

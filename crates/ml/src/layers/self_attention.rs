@@ -27,13 +27,30 @@ impl SelfAttention {
         if let Some(projections) = self.projections() {
             return Ok(self_attention(x, &projections, mask, self.heads, dropout, precision)?);
         }
-        let (q, k, v) = (
+        let [q, k, v] = self.project(x, pass)?;
+        let context = attention(&q, &k, &v, mask, self.heads, dropout, precision)?;
+        self.output.forward(&context, pass)
+    }
+
+    /// Queries, keys and values. On integers, `x` is quantized once for all three.
+    fn project(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 3]> {
+        let layers = (self.query.integers(), self.key.integers(), self.value.integers());
+        if let (Some(query), Some(key), Some(value)) = layers
+            && query.quantizes_like(key)
+            && query.quantizes_like(value)
+        {
+            let x = query.quantize(x)?;
+            return Ok([
+                query.forward_bytes(&x)?,
+                key.forward_bytes(&x)?,
+                value.forward_bytes(&x)?,
+            ]);
+        }
+        Ok([
             self.query.forward(x, pass)?,
             self.key.forward(x, pass)?,
             self.value.forward(x, pass)?,
-        );
-        let context = attention(&q, &k, &v, mask, self.heads, dropout, precision)?;
-        self.output.forward(&context, pass)
+        ])
     }
 
     fn projections(&self) -> Option<Projections> {
