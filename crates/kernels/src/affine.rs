@@ -100,11 +100,14 @@ impl Affine {
     }
 }
 
-/// Whether an op of input `x` may hold `parameters` itself. Otherwise it is to be composed of smaller ones.
+/// Whether an op of input `x` may hold `parameters` itself: their gradients need that of `x` to be asked for. Otherwise it is
+/// to be composed of smaller ones.
 pub(crate) fn holds<'a>(x: &Tensor, parameters: impl IntoIterator<Item = &'a Tensor>) -> bool {
-    let fits =
-        |p: &Tensor| is_fused(p) && p.is_contiguous() && p.elem_count() > 0 && (p.is_variable() || !p.track_op());
-    is_fused(x) && x.track_op() && x.elem_count() > 0 && parameters.into_iter().all(fits)
+    let fits = |p: &Tensor| {
+        let is_reached = !p.track_op() || p.is_variable() && x.track_op();
+        is_fused(p) && p.is_contiguous() && p.elem_count() > 0 && is_reached
+    };
+    is_fused(x) && x.elem_count() > 0 && parameters.into_iter().all(fits)
 }
 
 /// Hands the gradient of a parameter over that an op holds itself.

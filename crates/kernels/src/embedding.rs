@@ -14,11 +14,7 @@ use rayon::prelude::*;
 /// If an id is not below `rows`.
 pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let (rows, width) = table.dims2()?;
-    let flat = ids.flatten_all()?;
-    let positions = flat.to_vec1::<u32>()?;
-    if let Some(id) = positions.iter().find(|&&id| id as usize >= rows) {
-        bail!("id {id} is outside of an embedding of {rows} rows")
-    }
+    let positions = row_numbers(ids, rows)?;
     let mut shape = ids.dims().to_vec();
     shape.push(width);
     if is_fused(table) {
@@ -29,7 +25,16 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
             width,
         })
     } else {
-        table.index_select(&flat, 0)?.reshape(shape)
+        table.index_select(&ids.flatten_all()?, 0)?.reshape(shape)
+    }
+}
+
+/// `ids` in row-major order, each below `rows`.
+pub(crate) fn row_numbers(ids: &Tensor, rows: usize) -> Result<Vec<u32>> {
+    let ids = ids.flatten_all()?.to_vec1::<u32>()?;
+    match ids.iter().find(|&&id| id as usize >= rows) {
+        Some(id) => bail!("id {id} is outside of an embedding of {rows} rows"),
+        None => Ok(ids),
     }
 }
 
@@ -71,7 +76,7 @@ impl CustomOp1 for Embedding {
 }
 
 /// The sum of the rows of `gradient` at their ids, all other rows zero.
-fn scatter(ids: &[u32], gradient: &[f32], rows: usize, width: usize) -> Vec<f32> {
+pub(crate) fn scatter(ids: &[u32], gradient: &[f32], rows: usize, width: usize) -> Vec<f32> {
     let mut table = zeros(rows * width);
     let mut order: Vec<(u32, u32)> = ids.iter().zip(0u32..).map(|(&id, position)| (id, position)).collect();
     order.sort_unstable();

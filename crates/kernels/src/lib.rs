@@ -30,6 +30,7 @@ mod distillation;
 mod dropout;
 mod elementary;
 mod embedding;
+mod embedding_norm;
 mod fake_quantize;
 mod feed_forward;
 mod gradients;
@@ -73,6 +74,7 @@ pub use cross_entropy::cross_entropy;
 pub use distillation::distillation_loss;
 pub use dropout::{Dropout, dropout};
 pub use embedding::embedding;
+pub use embedding_norm::embedding_norm;
 pub use fake_quantize::{
     ActivationQuantizer, fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
 };

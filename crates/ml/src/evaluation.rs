@@ -66,8 +66,8 @@ pub fn quality(model: &LoadedModel, rows: &Rows, batch_size: usize, watch: Watch
         let label = rows.label(row) as usize;
         correct += usize::from(highest(scores) == label);
         let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = scores.iter().map(|s| f64::from(s - top).exp()).sum();
-        loss += sum.ln() - f64::from(scores[label] - top);
+        let sum: f64 = scores.iter().map(|s| libm::exp(f64::from(s - top))).sum();
+        loss += libm::log(sum) - f64::from(scores[label] - top);
     }
     let count = rows.len() as f64;
     Ok(Quality {

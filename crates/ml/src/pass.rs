@@ -86,12 +86,12 @@ impl Pass {
         self.precision
     }
 
-    /// Runs one of the equal parts that a deep model is made of. With gradient checkpointing only its input is kept, and
-    /// it is run once more, with the same dropout and ranges, when its gradients are asked for.
+    /// Runs one of the [`Parts`] of a model. With gradient checkpointing only its input is kept, and it is run once more,
+    /// with the same dropout and ranges, when its gradients are asked for.
     ///
     /// # Errors
     /// As `part`.
-    pub fn part(
+    fn part(
         &self,
         x: &Tensor,
         part: impl Fn(&Tensor, &Self) -> error::Result<Tensor> + Send + Sync + 'static,
@@ -158,5 +158,37 @@ impl Pass {
             Some(next) => dropout(&x, next),
             None => Ok(x),
         }
+    }
+}
+
+/// The equal parts that a deep model is made of, one behind the other.
+pub struct Parts<P>(Vec<Arc<P>>);
+
+impl<P> FromIterator<P> for Parts<P> {
+    fn from_iter<I: IntoIterator<Item = P>>(parts: I) -> Self {
+        Self(parts.into_iter().map(Arc::new).collect())
+    }
+}
+
+impl<P: Send + Sync + 'static> Parts<P> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Runs each with `run` on what the one before gave. With gradient checkpointing only the input of each is kept.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn forward(
+        &self,
+        x: Tensor,
+        pass: &Pass,
+        run: impl Fn(&P, &Tensor, &Pass) -> error::Result<Tensor> + Clone + Send + Sync + 'static,
+    ) -> error::Result<Tensor> {
+        self.0.iter().try_fold(x, |x, part| {
+            let (part, run) = (Arc::clone(part), run.clone());
+            pass.part(&x, move |x, pass| run(&part, x, pass))
+        })
     }
 }

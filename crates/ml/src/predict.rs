@@ -191,7 +191,7 @@ impl Predictor {
 
 fn softmax(scores: &[f32]) -> Vec<f64> {
     let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponentials: Vec<f64> = scores.iter().map(|s| f64::from(s - top).exp()).collect();
+    let exponentials: Vec<f64> = scores.iter().map(|s| libm::exp(f64::from(s - top))).collect();
     let sum: f64 = exponentials.iter().sum();
     exponentials.into_iter().map(|e| e / sum).collect()
 }

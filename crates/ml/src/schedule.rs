@@ -65,7 +65,7 @@ impl Rates {
         match self.schedule {
             Schedule::Constant => 1.0,
             Schedule::Linear => left(self.rise),
-            Schedule::Cosine => 0.5 * (1.0 - (std::f64::consts::PI * left(self.rise)).cos()),
+            Schedule::Cosine => 0.5 * (1.0 - libm::cos(std::f64::consts::PI * left(self.rise))),
             Schedule::WarmupStableDecay => left(self.fall as f64),
         }
     }

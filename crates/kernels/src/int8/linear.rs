@@ -8,6 +8,7 @@ use crate::isa::multiversion;
 use crate::storage::{Shared, slice, tensor};
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// What follows an integer product, for each output channel n: (sum − correction\[n\]) · factor\[n\] + bias\[n\].
@@ -37,8 +38,9 @@ impl Epilogue {
         }
     }
 
-    /// Writes the results of `sums`, which belong to the output channels from `first` on.
-    pub(super) fn apply(&self, sums: &[i32], first: usize, out: &mut [f32]) {
+    /// Writes the results of `sums`, which belong to the output channels from `first` on, and hands them back.
+    pub(super) fn apply<'a>(&self, sums: &[i32], first: usize, out: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
+        assert!(sums.len() >= out.len(), "a sum for each result");
         let channels = first..first + out.len();
         dequantize(
             sums,
@@ -47,6 +49,8 @@ impl Epilogue {
             &self.bias[channels],
             out,
         );
+        // SAFETY: there are a sum, a correction, a factor and a bias for each, so that all are written.
+        unsafe { out.assume_init_mut() }
     }
 
     /// Writes the results of one output channel's `sums`.
@@ -59,11 +63,11 @@ impl Epilogue {
 }
 
 multiversion! {
-    fn dequantize(sums: &[i32], corrections: &[i32], factors: &[f32], bias: &[f32], out: &mut [f32]) {
+    fn dequantize(sums: &[i32], corrections: &[i32], factors: &[f32], bias: &[f32], out: &mut [MaybeUninit<f32>]) {
         for ((((out, sum), correction), factor), bias) in
             out.iter_mut().zip(sums).zip(corrections).zip(factors).zip(bias)
         {
-            *out = (sum - correction) as f32 * factor + bias;
+            out.write((sum - correction) as f32 * factor + bias);
         }
     }
 }
@@ -155,13 +159,16 @@ impl Int8Linear {
     /// If another layer did.
     pub fn forward_bytes(&self, x: &QuantizedActivations) -> Result<Tensor> {
         let n = self.packed.n();
-        let mut out = vec![0.0; x.rows * n];
-        let shared = Shared::new(&mut out);
+        let len = x.rows * n;
+        let mut out = Vec::with_capacity(len);
+        let shared = Shared::new(&mut out.spare_capacity_mut()[..len]);
         self.multiply(x, |row, columns, sums| {
             // SAFETY: each task has rows and columns of its own.
             let out = unsafe { shared.range(row * n + columns.start, columns.len()) };
             self.epilogue.apply(sums, columns.start, out);
         })?;
+        // SAFETY: tasks have all rows and columns, and each has written its own.
+        unsafe { out.set_len(len) };
         let mut shape = x.shape.clone();
         shape.push(n);
         tensor(out, shape)
@@ -180,9 +187,8 @@ impl Int8Linear {
         let mut values = vec![0; x.rows * stride];
         let shared = Shared::new(&mut values);
         self.multiply(x, |row, columns, sums| {
-            let mut neurons = [0.0; TASK_COLUMNS];
-            let neurons = &mut neurons[..columns.len()];
-            self.epilogue.apply(sums, columns.start, neurons);
+            let mut neurons = [MaybeUninit::uninit(); TASK_COLUMNS];
+            let neurons = self.epilogue.apply(sums, columns.start, &mut neurons[..columns.len()]);
             gelu_forward(neurons);
             // SAFETY: each task has rows and columns of its own.
             let bytes = unsafe { shared.range(row * stride + columns.start, columns.len()) };

@@ -34,6 +34,17 @@ impl Embedding {
         Ok(Self { width, table })
     }
 
+    /// The table, where its rows are taken as they are.
+    pub(super) fn plain_table(&self) -> Option<&Tensor> {
+        match &self.table {
+            Table::Float {
+                weight,
+                quantized: false,
+            } => Some(weight),
+            Table::Float { quantized: true, .. } | Table::Integer(_) => None,
+        }
+    }
+
     /// `ids: u32 [...]` to `[..., width]`.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         match &self.table {

@@ -27,7 +27,7 @@ pub trait Model: Send + Sync {
     /// If the batch is of the wrong kind or a tensor operation fails.
     fn forward(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
 
-    /// How many of its parts run through [`Pass::part`], which gradient checkpointing needs.
+    /// How many of its parts run through [`Parts`](crate::pass::Parts), which gradient checkpointing needs.
     fn parts(&self) -> usize {
         0
     }
@@ -36,7 +36,7 @@ pub trait Model: Send + Sync {
 /// Numbers that are held of one example while a model is trained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activations {
-    /// Kept for the backward pass by what is no part in the sense of [`Pass::part`].
+    /// Kept for the backward pass by what is no part in the sense of [`Parts`](crate::pass::Parts).
     pub outside: u64,
     /// Kept by each part.
     pub parts: Vec<u64>,
