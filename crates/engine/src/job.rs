@@ -1,7 +1,8 @@
 //! What a thread of the scheduler does with one stale action: lease, verified inputs, execution, publication.
 //!
 //! Invariants: nothing is started whose result another build has just made; a step gets only bytes that were hashed in
-//! this build; nothing is published if an external input is no longer what was hashed into the key.
+//! this build; nothing is published if an external input was changed since it was hashed into the key, also if
+//! it was restored before the step ended: the step may have read what it held in between.
 
 use crate::action::{Action, ActionId, Input};
 use crate::artifact::Tree;
@@ -282,7 +283,7 @@ impl Job {
             })
     }
 
-    /// Fails if an external input is no longer what it was when the key was made.
+    /// Fails if an external input was changed since the key was made.
     fn check_files(&self, executed: &Executed) -> Result<(), Halt> {
         let problem = self.keyed.inputs.files.iter().find_map(problem_of);
         match problem {
@@ -320,9 +321,9 @@ impl Job {
 }
 
 fn problem_of(file: &InputFile) -> Option<String> {
-    let what = match file.is_unchanged() {
-        Ok(true) => return None,
-        Ok(false) => "changed since this build looked at it".to_owned(),
+    let what = match file.change() {
+        Ok(None) => return None,
+        Ok(Some(how)) => format!("changed since this build read it, before the step had ended ({how})"),
         Err(error) => format!("can no longer be read: {error}"),
     };
     Some(format!(

@@ -312,6 +312,58 @@ fn an_input_file_that_changes_during_the_run_poisons_nothing() {
 }
 
 #[test]
+fn an_input_file_that_is_restored_before_the_run_ends_poisons_nothing() {
+    let workshop = Workshop::new();
+    let path = workshop.path("data.csv");
+    fs::write(&path, "1").unwrap();
+    let mut graph = ActionGraph::new();
+    graph
+        .add(action("a", json!({}), &[("data", Input::File(path.clone()))]))
+        .unwrap();
+    let edited = path.clone();
+    let built = workshop.build_with(&graph, &all(&graph), move |work| {
+        // Moved into its place, so that its inode tells, however coarse the file system's clock is.
+        fs::write(edited.with_extension("new"), "2").unwrap();
+        fs::rename(edited.with_extension("new"), &edited).unwrap();
+        let outcome = concatenate(work);
+        fs::write(&edited, "1").unwrap();
+        outcome
+    });
+    let (error, class) = built.error("a");
+    let expected = "data.csv changed since this build read it, before the step had ended (another file is in its place); \
+                    nothing was kept: build again";
+    assert!(error.ends_with(expected) && class == FailureClass::Input, "{error}");
+    let built = workshop.build(&graph);
+    assert_eq!(built.started(), ["a"]);
+    assert_eq!(workshop.text_of(&built, "a"), "(1)");
+}
+
+#[test]
+fn an_input_file_that_is_written_in_place_and_restored_with_its_time_poisons_nothing() {
+    let workshop = Workshop::new();
+    let path = workshop.path("data.csv");
+    fs::write(&path, "1").unwrap();
+    let mut graph = ActionGraph::new();
+    graph
+        .add(action("a", json!({}), &[("data", Input::File(path.clone()))]))
+        .unwrap();
+    let edited = path.clone();
+    let built = workshop.build_with(&graph, &all(&graph), move |work| {
+        // More than a tick of the file system's clock after it was hashed.
+        std::thread::sleep(Duration::from_millis(50));
+        let modified = fs::metadata(&edited).unwrap().modified().unwrap();
+        fs::write(&edited, "2").unwrap();
+        let outcome = concatenate(work);
+        fs::write(&edited, "1").unwrap();
+        fs::File::open(&edited).unwrap().set_modified(modified).unwrap();
+        outcome
+    });
+    let (error, _) = built.error("a");
+    assert!(error.contains("its time of change is another"), "{error}");
+    assert_eq!(workshop.text_of(&workshop.build(&graph), "a"), "(1)");
+}
+
+#[test]
 fn a_cancelled_build_keeps_what_ran_and_starts_nothing_more() {
     let workshop = Workshop::new();
     let graph = graph(&[("a", "a", &[]), ("b", "b", &["a"])]);
