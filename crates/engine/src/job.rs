@@ -16,10 +16,11 @@ use crate::graph::ActionGraph;
 use crate::input_file::InputFile;
 use crate::key::InputDigest;
 use crate::result::ActionResult;
-use crate::step::{CheckpointPlace, FailureClass, InputFiles, StepError};
+use crate::step::{CheckpointPlace, FailureClass, InputFiles, StepError, panic_message};
 use crate::store::{Integrity, Lease, Store, StoreError};
 use crate::worker::WorkOrder;
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -132,7 +133,7 @@ impl Job {
         let started = Instant::now();
         let executed = self.execute(action, inputs, scratch.path(), checkpoints.as_ref(), context)?;
         let seconds = started.elapsed().as_secs_f64();
-        self.check_files(&executed)?;
+        self.check_files(&executed.log)?;
         let tree = context.store.publish(scratch.path())?;
         let result = self.keep(action, executed, &tree, seconds, context)?;
         if let Some(CheckpointPlace { folder, owner, .. }) = &checkpoints
@@ -283,15 +284,15 @@ impl Job {
             })
     }
 
-    /// Fails if an external input was changed since the key was made.
-    fn check_files(&self, executed: &Executed) -> Result<(), Halt> {
+    /// Fails if an external input was changed since the key was made; `log` is what the step logged.
+    pub(crate) fn check_files(&self, log: &str) -> Result<(), Halt> {
         let problem = self.keyed.inputs.files.iter().find_map(problem_of);
         match problem {
             None => Ok(()),
             Some(error) => Err(Halt::Failed {
                 error,
                 class: FailureClass::Input,
-                log: executed.log.clone(),
+                log: log.to_owned(),
             }),
         }
     }
@@ -318,6 +319,17 @@ impl Job {
         remember_verified(result.tree, context);
         Ok(result)
     }
+}
+
+/// Does `work`. A panic is a failure like another, so that whoever waits for the end of a job hears of it.
+pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(Halt::Failed {
+            error: format!("the engine panicked: {}", panic_message(panic.as_ref())),
+            class: FailureClass::Environment,
+            log: String::new(),
+        })
+    })
 }
 
 fn problem_of(file: &InputFile) -> Option<String> {

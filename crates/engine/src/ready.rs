@@ -5,7 +5,9 @@
 //! which there is no memory are passed over, and no others. Order is all that this decides: results do not depend on it.
 
 use crate::action::{ActionId, Demand};
+use crate::event::RunEvent;
 use crate::graph::ActionGraph;
+use crate::memory::memory_in_words;
 use crate::pools::Pools;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +71,7 @@ impl Ready {
 
     /// The most urgent of each sort for which there is a place in `pools`: after [`Ready::enter_first`] found none, these
     /// lack memory alone.
-    pub(crate) fn lacking_memory(&self, pools: &Pools) -> Vec<ActionId> {
+    fn lacking_memory(&self, pools: &Pools) -> Vec<ActionId> {
         let firsts = self.with_place(pools).filter_map(Queue::first);
         firsts.map(|(_, id)| *id).collect()
     }
@@ -93,6 +95,29 @@ impl Ready {
             Demand::Slot => &mut self.slot,
             Demand::Light => &mut self.light,
             Demand::Whole => &mut self.whole,
+        }
+    }
+}
+
+/// Of which actions it was told that they wait for memory.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryWaits(BTreeSet<ActionId>);
+
+impl MemoryWaits {
+    /// Tells `sink` which of the `ready` actions of `graph` lack nothing but memory, of each once. To be called after
+    /// [`Ready::enter_first`] found none.
+    pub(crate) fn tell(&mut self, ready: &Ready, pools: &Pools, graph: &ActionGraph, sink: &dyn Fn(RunEvent)) {
+        for id in ready.lacking_memory(pools) {
+            if self.0.insert(id) {
+                let action = graph.get(id);
+                sink(RunEvent::ActionWaiting {
+                    action: action.name.clone(),
+                    reason: format!(
+                        "it needs about {}, and what runs has the memory",
+                        memory_in_words(action.memory.unwrap_or(0))
+                    ),
+                });
+            }
         }
     }
 }
