@@ -17,7 +17,7 @@ use crate::input_file::InputFile;
 use crate::key::InputDigest;
 use crate::result::ActionResult;
 use crate::step::{CheckpointPlace, FailureClass, InputFiles, StepError, panic_message};
-use crate::store::{Integrity, Lease, Store, StoreError};
+use crate::store::{Integrity, Lease, LeasePurpose, Store, StoreError};
 use crate::worker::WorkOrder;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,9 +27,13 @@ use std::time::{Duration, Instant};
 
 /// How often another build's lease is tried.
 const LEASE_POLL: Duration = Duration::from_millis(20);
+/// How often the lease is looked at that does not say who holds it, before it is told without that.
+const HOLDER_LOOKS: u32 = 50;
 
 /// What all jobs of a build share.
 pub(crate) struct JobContext<'a> {
+    /// Name of the recipe that is built.
+    pub(crate) recipe: &'a str,
     pub(crate) graph: &'a ActionGraph,
     pub(crate) store: &'a Store,
     pub(crate) executor: &'a dyn Executor,
@@ -165,23 +169,35 @@ impl Job {
         }))
     }
 
-    /// Takes the action's lease; waits while another build has it.
+    /// Takes the action's lease; waits while another action or build has it, and tells which.
     fn lease(&self, action: &Action, context: &JobContext<'_>) -> Result<Lease, Halt> {
-        let mut is_told = false;
+        let (key, purpose) = (
+            &self.keyed.key,
+            LeasePurpose {
+                recipe: context.recipe.to_owned(),
+                action: action.name.clone(),
+            },
+        );
+        let (mut is_told, mut looks) = (false, 0);
         loop {
-            if let Some(lease) = context.store.try_lease(&self.keyed.key)? {
+            if let Some(lease) = context.store.try_lease(key, &purpose)? {
                 return Ok(lease);
             }
             if context.cancel.is_stopped() {
                 return Err(Halt::cancelled());
             }
             if !is_told {
-                let reason = "the same is being made by another action or build".to_owned();
-                (context.sink)(RunEvent::ActionWaiting {
-                    action: action.name.clone(),
-                    reason,
-                });
-                is_told = true;
+                let holder = context.store.lease_holder(key);
+                looks += 1;
+                // A lease says who holds it a moment after it was taken.
+                if holder.is_some() || looks == HOLDER_LOOKS {
+                    let holder = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+                    (context.sink)(RunEvent::ActionWaiting {
+                        action: action.name.clone(),
+                        reason: format!("the same is being made by {holder}"),
+                    });
+                    is_told = true;
+                }
             }
             std::thread::sleep(LEASE_POLL);
         }

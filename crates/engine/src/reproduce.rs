@@ -72,6 +72,7 @@ pub fn reproduce(
     describe: Describe<'_>,
 ) -> Result<BTreeMap<ActionId, Reproduction>, EngineError> {
     let context = JobContext {
+        recipe: &options.recipe,
         graph,
         store,
         executor,

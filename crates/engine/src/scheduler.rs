@@ -68,6 +68,7 @@ pub fn build(
     let started = Instant::now();
     let _span = tracing::info_span!("run", recipe = %options.recipe).entered();
     let context = JobContext {
+        recipe: &options.recipe,
         graph,
         store,
         executor,

@@ -111,6 +111,26 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).open(path)
 }
 
+/// Puts `text` in the place of what the file `path` holds, which is open as `file` and of which nothing was read or written
+/// yet. Half of the old text and half of the new one may be seen meanwhile.
+///
+/// The file is cut after it is written: files that were empty in between are sent to the disk when they are closed (ext4's
+/// `auto_da_alloc`), which a lease that is removed would wait for.
+#[cfg_attr(
+    not(test),
+    expect(unused_variables, reason = "tests alone are told of changes by path")
+)]
+pub(super) fn write_lock(mut file: &File, path: &Path, text: &[u8]) -> io::Result<()> {
+    let written = (|| {
+        #[cfg(test)]
+        faults::before_overwrite(path, &mut file, text)?;
+        file.write_all(text)?;
+        file.set_len(text.len() as u64)
+    })();
+    // What was there before is not to stay.
+    written.or_else(|error| file.set_len(0).and(Err(error)))
+}
+
 /// Makes a folder.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     #[cfg(test)]

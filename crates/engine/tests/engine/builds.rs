@@ -443,6 +443,21 @@ fn two_builds_on_one_store_run_each_action_once() {
     let started: usize = builds.iter().map(|built| built.started().len()).sum();
     assert_eq!(started, 3);
     assert!(builds.iter().all(|built| built.report.is_success()));
+    let waits = builds
+        .iter()
+        .flat_map(|built| &built.events)
+        .filter_map(|event| match event {
+            RunEvent::ActionWaiting { action, reason } => Some((action, reason)),
+            _ => None,
+        });
+    let mut count = 0;
+    for (action, reason) in waits {
+        let process = std::process::id();
+        let expected = format!("the same is being made by process {process}, as action {action} of recipe recipe");
+        assert_eq!(*reason, expected);
+        count += 1;
+    }
+    assert_eq!(count, 3);
     assert!(fs::read_dir(workshop.path("store/leases")).unwrap().next().is_none());
 }
 

@@ -1,7 +1,7 @@
 //! The store as a folder: what it is made of, what a crash leaves, what it refuses, and what it does to users' files.
 
 use crate::fixture::{Workshop, files_below, flip_bit, graph, overwrite};
-use orchestrate_engine::{Digest, Integrity, Lookup, Store, StoreError, Tree};
+use orchestrate_engine::{Digest, Integrity, LeasePurpose, Lookup, Store, StoreError, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -247,10 +247,18 @@ fn a_lease_is_held_by_one() {
     let workshop = Workshop::new();
     let (one, two) = (workshop.store(), workshop.store());
     let key = Digest::of_bytes(b"key").to_string().parse().unwrap();
-    let lease = one.try_lease(&key).unwrap();
-    assert!(lease.is_some() && one.try_lease(&key).unwrap().is_none() && two.try_lease(&key).unwrap().is_none());
+    let try_lease = |store: &Store, action: &str| {
+        let (recipe, action) = ("recipe".to_owned(), action.to_owned());
+        store.try_lease(&key, &LeasePurpose { recipe, action }).unwrap()
+    };
+    assert_eq!(two.lease_holder(&key), None);
+    let lease = try_lease(&one, "a");
+    assert!(lease.is_some() && try_lease(&one, "b").is_none() && try_lease(&two, "b").is_none());
+    let holder = two.lease_holder(&key).unwrap().to_string();
+    let process = std::process::id();
+    assert_eq!(holder, format!("process {process}, as action a of recipe recipe"));
     drop(lease);
-    assert!(two.try_lease(&key).unwrap().is_some());
+    assert!(try_lease(&two, "b").is_some());
     assert_eq!(one.result(&key).unwrap(), Lookup::Absent);
 }
 
