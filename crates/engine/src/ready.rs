@@ -22,6 +22,7 @@ type Queue = BTreeSet<(Reverse<u64>, ActionId)>;
 pub(crate) struct Ready {
     slot: Queue,
     light: Queue,
+    device: Queue,
     whole: Queue,
     /// Microseconds; equal for all before they are ranked.
     urgencies: BTreeMap<ActionId, u64>,
@@ -42,7 +43,7 @@ impl Ready {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.slot.len() + self.light.len() + self.whole.len()
+        self.slot.len() + self.light.len() + self.device.len() + self.whole.len()
     }
 
     /// Whether they were ranked.
@@ -53,7 +54,7 @@ impl Ready {
     /// Ranks all actions, of which those to come are some, by `urgencies`.
     pub(crate) fn rank(&mut self, urgencies: BTreeMap<ActionId, u64>) {
         self.urgencies = urgencies;
-        for demand in [Demand::Slot, Demand::Light, Demand::Whole] {
+        for demand in [Demand::Slot, Demand::Light, Demand::Device, Demand::Whole] {
             let ids: Vec<ActionId> = self.queue(demand).iter().map(|(_, id)| *id).collect();
             let ranked = ids.into_iter().map(|id| self.entry(id)).collect();
             *self.queue(demand) = ranked;
@@ -80,6 +81,7 @@ impl Ready {
         let queues = [
             (Demand::Slot, &self.slot),
             (Demand::Light, &self.light),
+            (Demand::Device, &self.device),
             (Demand::Whole, &self.whole),
         ];
         let with_place = queues.map(|(demand, queue)| pools.has_place(demand).then_some(queue));
@@ -94,6 +96,7 @@ impl Ready {
         match demand {
             Demand::Slot => &mut self.slot,
             Demand::Light => &mut self.light,
+            Demand::Device => &mut self.device,
             Demand::Whole => &mut self.whole,
         }
     }
