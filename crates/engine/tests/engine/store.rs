@@ -4,7 +4,8 @@ use crate::fixture::{Workshop, files_below, flip_bit, graph, overwrite};
 use orchestrate_engine::{Digest, Integrity, LeasePurpose, Lookup, Store, StoreError, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Publishes files as an artifact.
@@ -310,6 +311,43 @@ fn materializing_never_touches_files_of_the_users() {
         Err(StoreError::InTheWay { .. })
     ));
     assert_eq!(read(&out)["model"], "edited");
+}
+
+#[test]
+fn what_a_user_does_to_a_file_that_was_copied_out_never_reaches_the_store() {
+    let workshop = Workshop::new();
+    let store = workshop.store();
+    // In the folder of the store, so that both are on one file system and may share bytes.
+    let out = workshop.path("out");
+    let large = "w".repeat(1 << 20);
+    let files = [
+        ("appended", "a".repeat(5000)),
+        ("cut", "c".repeat(5000)),
+        ("overwritten", large),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let tree = publish(&store, &files).digest();
+    store.materialize(&tree, &out).unwrap();
+    assert_eq!(read(&out), text(&files));
+    let open = |name: &str| fs::File::options().write(true).open(out.join(name)).unwrap();
+    let mut appended = fs::File::options().append(true).open(out.join("appended")).unwrap();
+    appended.write_all(b"more").unwrap();
+    open("cut").set_len(100).unwrap();
+    open("overwritten").write_all_at(b"edited", 4096).unwrap();
+    for (name, whole) in &files {
+        assert_ne!(fs::read_to_string(out.join(name)).unwrap(), *whole);
+    }
+    assert_eq!(store.verify_all(false).unwrap().damaged, []);
+    assert_eq!(store.verify(&tree).unwrap(), Integrity::Whole);
+    assert!(matches!(
+        store.materialize(&tree, &out),
+        Err(StoreError::InTheWay { .. })
+    ));
+    for (name, _) in &files {
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    store.materialize(&tree, &out).unwrap();
+    assert_eq!(read(&out), text(&files));
 }
 
 #[test]
