@@ -76,14 +76,14 @@ mod tests {
         let ids = (0..all.len()).map(|number| {
             let action = orchestrate_engine::Action {
                 name: number.to_string(),
-                step: String::new(),
+                step: "step".into(),
                 kind: orchestrate_engine::Kind {
-                    name: String::new(),
+                    name: "kind".into(),
                     version: 1,
                 },
                 parameters: serde_json::Value::Null,
                 seed: 0,
-                numerics: String::new(),
+                numerics: "exact".into(),
                 inputs: BTreeMap::new(),
                 demand: orchestrate_engine::Demand::Slot,
                 memory: None,
