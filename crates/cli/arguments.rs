@@ -143,7 +143,8 @@ pub struct Build {
     /// Where exports are put, as DIR/RECIPE/STEP.
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub out: PathBuf,
-    /// How many actions may run at once; they share the processor's threads. One for every four threads if not given.
+    /// How many actions may run at once; they share the processor's threads. One for every four threads if not given. On a
+    /// GPU one action runs at a time, beside those on the processor.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
     /// How much memory the actions that run at once may hold together, such as 8GiB; nine tenths of the machine's if not
@@ -166,10 +167,11 @@ pub struct Build {
           env = "ORCHESTRATE_CHECKPOINT_EVERY")]
     pub checkpoint_every: Interval,
     /// Run every action of these steps a second time, from scratch, and compare bit by bit; exit code 4 if one differs.
+    /// Exports are put in place only if none does.
     #[arg(long)]
     pub check: bool,
     /// Refuse to run if the recipe or its files differ from the lock file, and hold what comes out against it; exit
-    /// code 5 if something differs.
+    /// code 5 if something differs. Exports are put in place only if nothing does.
     #[arg(long)]
     pub locked: bool,
     /// How to tell what happens.

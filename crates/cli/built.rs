@@ -1,14 +1,16 @@
 //! A build that is over: what came of it, shown to people or told as events, and the code to end with.
 
+use crate::arguments::Build;
+use crate::check::{self, Reproductions};
 use crate::ci::BuildView;
 use crate::exit::{ExitCode, Failure};
-use crate::exports::{Placing, exported_event, exported_line};
+use crate::exports::{Placing, exported_event, exported_line, left_event, left_line, put_exports};
+use crate::locked::Locked;
 use crate::session::Session;
 use crate::{output, table};
-use orchestrate_engine::{ActionId, ActionOutcome, BuildReport, FailureClass, Reproduction, RunEvent};
-use orchestrate_recipe::report::{GateReport, StepReport, baseline_step, number};
+use orchestrate_engine::{ActionOutcome, BuildReport, FailureClass, RunEvent, Store};
+use orchestrate_recipe::report::{GateReport, StepReport, baseline_step, gate_reports, number, step_reports};
 use serde_json::json;
-use std::collections::BTreeMap;
 
 /// A build that is over.
 pub struct Built<'a> {
@@ -18,12 +20,39 @@ pub struct Built<'a> {
     pub placing: Placing<'a>,
     pub gates: Vec<GateReport>,
     /// What came of running actions a second time, if that was asked for.
-    pub reproductions: Option<BTreeMap<ActionId, Reproduction>>,
+    pub reproductions: Option<Reproductions>,
     /// How what was made differs from what is locked, if it does.
     pub other_than_locked: Option<Failure>,
 }
 
-impl Built<'_> {
+impl<'a> Built<'a> {
+    /// What the build of `session` that gave `report` came to, held against `lock`. Nothing is put in place yet.
+    pub fn new(session: &'a Session, report: BuildReport, lock: &Locked) -> Self {
+        let steps = step_reports(&session.lowered, &report);
+        Self {
+            session,
+            gates: gate_reports(&session.recipe, &steps),
+            other_than_locked: lock.compare(&report).err(),
+            report,
+            steps,
+            placing: Placing::default(),
+            reproductions: None,
+        }
+    }
+
+    /// Puts the exports in place, unless they are not what is locked, or a check that was asked for has not shown them to
+    /// be reproducible: what an earlier build exported stays then.
+    pub fn put_in_place(&mut self, arguments: &Build, store: &Store) {
+        let doubt = if self.other_than_locked.is_some() {
+            Some("what was made differs from the lock")
+        } else if arguments.check {
+            check::doubt(self.reproductions.as_ref())
+        } else {
+            None
+        };
+        self.placing = put_exports(arguments, self.session, store, &self.report, &self.steps, doubt);
+    }
+
     /// What reports for CI are made of.
     pub fn view(&self) -> BuildView<'_> {
         BuildView {
@@ -31,6 +60,8 @@ impl Built<'_> {
             report: &self.report,
             steps: &self.steps,
             gates: &self.gates,
+            left: &self.placing.left,
+            reproductions: self.reproductions.as_ref(),
             failures: self.failures(),
         }
     }
@@ -42,7 +73,8 @@ impl Built<'_> {
         exports.chain(lock).collect()
     }
 
-    /// The code to end with.
+    /// The code to end with. Where several apply, the first counts: of an interruption, of a failed step, of a check, of the
+    /// lock, of an export that cannot be put in place, of a gate.
     pub fn code(&self) -> ExitCode {
         if self.report.cancelled {
             return ExitCode::Interrupted;
@@ -59,39 +91,17 @@ impl Built<'_> {
                 | ActionOutcome::Skipped { .. } => ExitCode::StepFailed,
             };
         }
-        if let Some(failure) = self.placing.failures.first() {
-            return failure.code();
-        }
-        if let Some(code) = self.code_of_check() {
+        if let Some(code) = self.reproductions.as_ref().and_then(check::code) {
             return code;
         }
-        if !self.gates.iter().all(|gate| gate.met) {
-            return ExitCode::GateNotMet;
+        if let Some(failure) = self.other_than_locked.iter().chain(&self.placing.failures).next() {
+            return failure.code();
         }
-        self.other_than_locked.as_ref().map_or(ExitCode::Done, Failure::code)
-    }
-
-    /// The code of a check that did not go well.
-    fn code_of_check(&self) -> Option<ExitCode> {
-        let mut worst = None;
-        for reproduction in self
-            .reproductions
-            .iter()
-            .flatten()
-            .map(|(_, reproduction)| reproduction)
-        {
-            worst = match reproduction {
-                Reproduction::Differs { .. } => return Some(ExitCode::NotReproducible),
-                Reproduction::Failed {
-                    class: FailureClass::Environment,
-                    ..
-                } => Some(ExitCode::Environment),
-                Reproduction::Failed { .. } => Some(ExitCode::StepFailed),
-                Reproduction::Skipped => Some(ExitCode::Interrupted),
-                Reproduction::Same => worst,
-            };
+        if self.gates.iter().all(|gate| gate.met) {
+            ExitCode::Done
+        } else {
+            ExitCode::GateNotMet
         }
-        worst
     }
 
     /// Shows all for people; what failed goes to standard error, whoever reads standard output.
@@ -115,29 +125,12 @@ impl Built<'_> {
         let Some(reproductions) = &self.reproductions else {
             return Ok(());
         };
-        let name = |id: &ActionId| self.report.actions[id].name.as_str();
-        let (mut same, mut skipped) = (0, 0);
         for (id, reproduction) in reproductions {
-            match reproduction {
-                Reproduction::Same => same += 1,
-                Reproduction::Differs { difference } => {
-                    output::error(&format!("{} is not reproducible: {difference}", name(id)));
-                }
-                Reproduction::Failed { error, .. } => {
-                    output::error(&format!("{} failed when it ran a second time: {error}", name(id)));
-                }
-                Reproduction::Skipped => skipped += 1,
+            if let Some((title, text)) = check::problem(&self.report.actions[id].name, reproduction) {
+                output::error(&format!("{title}: {text}"));
             }
         }
-        let skipped = if skipped > 0 {
-            format!(", {skipped} not run")
-        } else {
-            String::new()
-        };
-        output::line(&format!(
-            "check: {same} of {} actions gave the same bytes and metrics a second time{skipped}",
-            reproductions.len()
-        ))
+        output::line(&check::summary(reproductions))
     }
 
     /// What was running when the build was told to stop, and how to go on.
@@ -166,6 +159,9 @@ impl Built<'_> {
         for export in &self.placing.exported {
             output::line(&exported_line(export))?;
         }
+        for export in &self.placing.left {
+            output::line(&left_line(export))?;
+        }
         for gate in &self.gates {
             let word = if gate.met { "met" } else { "NOT MET" };
             output::line(&format!(
@@ -180,6 +176,9 @@ impl Built<'_> {
     pub fn print_events(&self, end: Option<RunEvent>) -> Result<(), Failure> {
         for export in &self.placing.exported {
             output::line(&exported_event(export))?;
+        }
+        for export in &self.placing.left {
+            output::line(&left_event(export))?;
         }
         for gate in &self.gates {
             output::line(&gate_event(gate))?;

@@ -1,7 +1,8 @@
 //! Exports in their places: `OUT/RECIPE/STEP` with the model's files, what was measured, and where they came from.
 //!
 //! Invariants: one build at a time puts files into a folder, whatever cache it uses, for it locks the folder meanwhile;
-//! a file appears whole; an export that cannot be put in place keeps neither the others from theirs nor the report.
+//! a file appears whole; an export that cannot be put in place keeps neither the others from theirs nor the report; nothing
+//! is changed where there is a doubt about what was made.
 
 use crate::arguments::Build;
 use crate::exit::Failure;
@@ -28,23 +29,32 @@ pub struct Exported<'a> {
     pub replaces: Option<String>,
 }
 
+/// An exported model that was not put in its place, where all is as it was.
+pub struct Left<'a> {
+    pub step: &'a str,
+    pub folder: PathBuf,
+    pub because: &'static str,
+}
+
 /// What came of all exports.
 #[derive(Default)]
 pub struct Placing<'a> {
     pub exported: Vec<Exported<'a>>,
+    pub left: Vec<Left<'a>>,
     /// Each a [`Failure::Export`].
     pub failures: Vec<Failure>,
     /// Whether a blob was found damaged, and set aside: another build makes it anew.
     pub found_damage: bool,
 }
 
-/// Puts every export that is complete in its place.
+/// Puts every export that is complete in its place; none if there is a `doubt` about what was made.
 pub fn put_exports<'a>(
     arguments: &Build,
     session: &'a Session,
     store: &Store,
     report: &BuildReport,
     steps: &[StepReport],
+    doubt: Option<&'static str>,
 ) -> Placing<'a> {
     let baseline = baseline_step(&session.recipe).and_then(|name| steps.iter().find(|step| step.name == name));
     let origin = Origin {
@@ -58,12 +68,20 @@ pub fn put_exports<'a>(
         let Some(figures) = steps.iter().find(complete) else {
             continue;
         };
+        let folder = arguments.out.join(&session.recipe.name).join(&step.name);
+        if let Some(because) = doubt {
+            placing.left.push(Left {
+                step: &step.name,
+                folder,
+                because,
+            });
+            continue;
+        }
         let documents = Documents {
             recipe: &session.text,
             provenance: provenance_json(&origin, &session.lowered, report, step),
             metrics: metrics_json(figures, baseline),
         };
-        let folder = arguments.out.join(&session.recipe.name).join(&step.name);
         match put_export(&folder, store, report, step, &documents) {
             Ok(replaces) => placing.exported.push(Exported {
                 step: &step.name,
@@ -232,4 +250,25 @@ pub fn exported_line(export: &Exported) -> String {
     let replaces = export.replaces.as_ref();
     let replaces = replaces.map_or_else(String::new, |what| format!(" (replaces the export of {what})"));
     format!("{}: in {}{replaces}", export.step, export.folder.display())
+}
+
+/// The event of an export that was left as it was.
+pub fn left_event(export: &Left) -> String {
+    json!({
+        "event": "export_left",
+        "step": export.step,
+        "folder": export.folder.display().to_string(),
+        "because": export.because,
+    })
+    .to_string()
+}
+
+/// The same for people.
+pub fn left_line(export: &Left) -> String {
+    format!(
+        "{}: {} is left as it was: {}",
+        export.step,
+        export.folder.display(),
+        export.because
+    )
 }

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod built;
+mod check;
 mod ci;
 mod clock;
 mod columns;

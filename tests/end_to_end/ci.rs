@@ -1,5 +1,6 @@
 //! What a build tells a continuous-integration service.
 
+use crate::lock::tamper;
 use crate::workspace::{Run, Workspace};
 use std::fs;
 
@@ -128,6 +129,43 @@ fn a_failed_step_is_told_with_its_place_and_what_waits_for_it() {
     let summary = fs::read_to_string(workspace.path("summary.md")).unwrap();
     assert!(summary.contains("\n### teacher failed\n\n```text\n"), "{summary}");
     assert!(run.stdout.lines().all(|line| line.starts_with('{')), "{}", run.stdout);
+}
+
+#[test]
+fn a_check_is_told_with_what_differs() {
+    let workspace = Workspace::new();
+    workspace.build(&["teacher"]);
+    let run = build(&workspace, &["teacher", "--check"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let junit = read(&workspace, "reports/junit.xml");
+    assert!(
+        junit.contains("<testsuite name=\"small check\" tests=\"2\" skipped=\"0\" errors=\"0\" failures=\"0\""),
+        "{junit}"
+    );
+    tamper(&workspace);
+    fs::remove_file(workspace.path("summary.md")).unwrap();
+    let run = build(&workspace, &["teacher", "--check"]);
+    assert_eq!(run.code, Some(4), "{}", run.stderr);
+    let difference = "model.safetensors: tensor bert.embeddings.LayerNorm.bias [16] differs in ";
+    let [mark, ..] = marks(&run)[..] else {
+        panic!("{}", run.stderr)
+    };
+    let start = format!("::error file=recipe.toml,line=22,title=teacher is not reproducible::{difference}");
+    assert!(mark.starts_with(&start), "{mark}");
+    let junit = read(&workspace, "reports/junit.xml");
+    assert!(junit.contains("classname=\"small.check\""), "{junit}");
+    let message = format!("<failure message=\"teacher is not reproducible: {difference}");
+    assert!(
+        junit.contains(&message) && junit.contains("type=\"not reproducible\""),
+        "{junit}"
+    );
+    let summary = fs::read_to_string(workspace.path("summary.md")).unwrap();
+    assert!(
+        summary.contains(" of 2 actions gave the same bytes and metrics a second time\n"),
+        "{summary}"
+    );
+    let section = format!("\n### teacher is not reproducible\n\n```text\n{difference}");
+    assert!(summary.contains(&section), "{summary}");
 }
 
 #[test]

@@ -120,6 +120,26 @@ fn the_log_of_a_step_is_that_of_when_it_ran() {
 }
 
 #[test]
+fn the_log_of_a_cached_step_has_what_it_printed_when_it_ran() {
+    let workspace = Workspace::new();
+    workspace.edit("targets = [0.25, 0.5]", "targets = [0.25, 0.5]\nround_to = 32");
+    let line = "bert.encoder.layer.0.intermediate: 25 % of 32 neurons were to go, 0 % are gone: lower round_to (now 32), or ask for less";
+    let told = workspace.succeed(&["build", "recipe.toml", "prune"]).stderr;
+    assert!(told.contains(line), "{told}");
+    let again = workspace.succeed(&["build", "recipe.toml", "prune"]);
+    assert!(!again.stderr.contains(line), "nothing runs: {}", again.stderr);
+    let log = workspace.succeed(&["log", "recipe.toml", "prune"]).stdout;
+    let of_round: Vec<&str> = log
+        .lines()
+        .skip_while(|line| !line.starts_with("prune.prune-1: cached; ran in run "))
+        .collect();
+    assert!(
+        of_round.len() > 1 && of_round[1].starts_with("  ") && of_round[1].ends_with(line),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_failed_step_keeps_its_error() {
     let workspace = Workspace::new();
     workspace.edit("vocab_size = 200", "label_column = \"lable\"");

@@ -158,8 +158,66 @@ fn a_second_run_that_gives_other_bytes_names_the_tensor() {
     assert!(told.contains(tensor) && told.contains(", by at most "), "{told}");
 }
 
+/// A gate that is not met, which no other fault may hide behind.
+fn add_unmet_gate(workspace: &Workspace) {
+    workspace.edit(
+        "[step.export]",
+        "[[gate]]\nstep = \"export\"\nmetric = \"file_bytes\"\nmax = 100\n\n[step.export]",
+    );
+}
+
+#[test]
+fn what_differs_from_the_lock_or_from_its_second_run_replaces_no_export() {
+    let workspace = locked_workspace();
+    add_unmet_gate(&workspace);
+    assert_eq!(workspace.run(&["build", "recipe.toml"]).code, Some(7));
+    let before = workspace.export("out/small/export");
+    tamper(&workspace);
+    // What follows the teacher is made of another one now.
+    let locked = workspace.run(&["build", "recipe.toml", "--locked"]);
+    assert_eq!(locked.code, Some(5), "{}", locked.stderr);
+    let left = "export: out/small/export is left as it was: what was made differs from the lock\n";
+    assert!(locked.stdout.contains(left), "{}", locked.stdout);
+    assert!(locked.stdout.contains("gate NOT MET: "), "{}", locked.stdout);
+    assert!(
+        workspace.export("out/small/export") == before,
+        "the export was replaced"
+    );
+
+    let checked = workspace.run(&["build", "recipe.toml", "--check"]);
+    assert_eq!(checked.code, Some(4), "{}", checked.stderr);
+    let left = "export: out/small/export is left as it was: not all of it is reproducible\n";
+    assert!(checked.stdout.contains(left), "{}", checked.stdout);
+    assert!(
+        workspace.export("out/small/export") == before,
+        "the export was replaced"
+    );
+
+    let both = workspace.run(&["build", "recipe.toml", "--check", "--locked", "--format", "json"]);
+    assert_eq!(both.code, Some(4), "{}", both.stderr);
+    let events = Events::of(&both);
+    let of = |name: &str| events.0.iter().filter(|event| event["event"] == name).count();
+    assert_eq!(
+        (of("exported"), of("export_left"), of("gate")),
+        (0, 1, 1),
+        "{}",
+        both.stdout
+    );
+    assert!(
+        workspace.export("out/small/export") == before,
+        "the export was replaced"
+    );
+
+    // Held to nothing, the same build replaces it.
+    assert_eq!(workspace.run(&["build", "recipe.toml"]).code, Some(7));
+    assert!(
+        workspace.export("out/small/export") != before,
+        "the export was not replaced"
+    );
+}
+
 /// Puts the teacher of another seed in the place of this one's.
-fn tamper(workspace: &Workspace) {
+pub fn tamper(workspace: &Workspace) {
     let other = workspace.build(&["teacher", "--set", "recipe.seed=4"]);
     let tree = other
         .trees()

@@ -1,6 +1,6 @@
 //! An edit reruns what it must, and nothing else.
 
-use crate::workspace::{Workspace, texts};
+use crate::workspace::{Events, Workspace, texts};
 use std::time::Instant;
 
 const EVERYTHING: usize = 14;
@@ -72,6 +72,62 @@ fn the_last_steps_learning_rate_reruns_it_and_what_follows() {
     assert_eq!(ran[0], "quantize");
     ran.sort_unstable();
     assert_eq!(ran, ["export", "export.evaluate", "quantize", "quantize.evaluate"]);
+}
+
+/// The reasons that a build for people shows, sorted.
+fn reasons(workspace: &Workspace) -> Vec<String> {
+    let told = workspace.succeed(&["build", "recipe.toml"]).stderr;
+    let lines = told.lines().filter_map(|line| line.strip_prefix("run     "));
+    let mut reasons: Vec<String> = lines.map(str::to_owned).collect();
+    reasons.sort_unstable();
+    reasons
+}
+
+#[test]
+fn each_action_that_runs_is_shown_with_its_reason_on_one_line() {
+    let workspace = Workspace::new();
+    let first = reasons(&workspace);
+    assert_eq!(first.len(), EVERYTHING);
+    assert!(first.iter().all(|line| line.ends_with(": never ran")), "{first:?}");
+    assert_eq!(reasons(&workspace), [""; 0]);
+    workspace.edit("learning_rate = 1e-4", "learning_rate = 2e-4");
+    let edited = [
+        "export.evaluate: input model changed; input reference changed",
+        "export: input model changed",
+        "quantize.evaluate: input model changed",
+        "quantize: finetune.training.learning_rate 1e-4 → 2e-4",
+    ];
+    assert_eq!(reasons(&workspace), edited);
+}
+
+#[test]
+fn a_failing_branch_stops_the_others_unless_they_are_to_go_on() {
+    let workspace = Workspace::new();
+    let diverges = "epochs = 20\nbatch_size = 8\noptimizer = \"sgd\"\nlearning_rate = 100.0\nweight_decay = 1.0\n\
+                    gradient_clip = 0.0\n";
+    workspace.edit(
+        "[step.teacher]",
+        &format!("[step.bad]\nkind = \"train\"\ndata = \"texts\"\nmodel = \"tiny\"\n{diverges}\n[step.teacher]"),
+    );
+    let build = |more: &[&str]| {
+        let run = workspace.run(&[&["build", "recipe.toml", "--jobs", "2", "--format", "json"], more].concat());
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        let events = Events::of(&run);
+        assert_eq!(events.actions("action_failed"), ["bad"]);
+        events
+    };
+    // What is evaluated has the machine alone: none is before both trainings have ended.
+    let stopped = build(&[]);
+    assert!(
+        !stopped.ran().iter().any(|name| name.ends_with(".evaluate")),
+        "{:?}",
+        stopped.ran()
+    );
+    assert!(stopped.actions("action_skipped").contains(&"export"));
+    let gone_on = build(&["--keep-going"]);
+    assert!(gone_on.ran().contains(&"export.evaluate"), "{:?}", gone_on.ran());
+    assert_eq!(gone_on.actions("action_skipped"), ["bad.evaluate"]);
+    assert!(workspace.path("out/small/export/model.safetensors").exists());
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! `--format` says. The summary is appended to the file that `GITHUB_STEP_SUMMARY` names.
 
 use super::BuildView;
+use crate::check;
 use crate::exit::Failure;
+use crate::exports::left_line;
 use crate::{output, table};
-use orchestrate_engine::{ActionOutcome, BuildReport};
+use orchestrate_engine::{ActionOutcome, ActionReport, BuildReport};
 use orchestrate_recipe::report::baseline_step;
 use orchestrate_recipe::{Finding, RecipeErrors};
 use std::fmt::Write as _;
@@ -55,9 +57,14 @@ impl<'a> GitHub<'a> {
         }
         for action in build.report.actions.values() {
             if let ActionOutcome::Failed { error, .. } = &action.outcome {
-                let written_at = build.session.step_places.get(&action.step);
-                let written_at = written_at.map_or("", String::as_str);
-                self.mark(Level::Error, written_at, &format!("{} failed", action.name), error);
+                let title = format!("{} failed", action.name);
+                self.mark(Level::Error, place_of(action, build), &title, error);
+            }
+        }
+        for (id, reproduction) in build.reproductions.into_iter().flatten() {
+            let action = &build.report.actions[id];
+            if let Some((title, text)) = check::problem(&action.name, reproduction) {
+                self.mark(Level::Error, place_of(action, build), &title, text);
             }
         }
         for (title, failure) in &build.failures {
@@ -116,6 +123,12 @@ impl<'a> GitHub<'a> {
     }
 }
 
+/// Where the step of `action` is written; nothing for a data set.
+fn place_of<'b>(action: &ActionReport, build: &BuildView<'b>) -> &'b str {
+    let place = build.session.step_places.get(&action.step);
+    place.map_or("", String::as_str)
+}
+
 /// A workflow command, its text escaped as the runner reads it.
 fn command(level: Level, file: &str, line: Option<usize>, title: &str, text: &str) -> String {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
@@ -154,6 +167,12 @@ fn summary(build: &BuildView<'_>) -> String {
             gate.condition, gate.found, gate.written_at
         );
     }
+    if let Some(reproductions) = build.reproductions {
+        let _ = writeln!(text, "- {}", check::summary(reproductions));
+    }
+    for export in build.left {
+        let _ = writeln!(text, "- {}", left_line(export));
+    }
     for action in build.report.actions.values() {
         if let ActionOutcome::Failed { error, log, .. } = &action.outcome {
             let told = if log.is_empty() {
@@ -162,6 +181,11 @@ fn summary(build: &BuildView<'_>) -> String {
                 format!("{error}\n\n{log}")
             };
             let _ = write!(text, "\n### {} failed\n\n{}", action.name, fenced(&told));
+        }
+    }
+    for (id, reproduction) in build.reproductions.into_iter().flatten() {
+        if let Some((title, told)) = check::problem(&build.report.actions[id].name, reproduction) {
+            let _ = write!(text, "\n### {title}\n\n{}", fenced(told));
         }
     }
     for (_, failure) in &build.failures {

@@ -1,11 +1,12 @@
-//! A build as a JUnit report: one test case a step, one a gate.
+//! A build as a JUnit report: one test case a step, one a gate, and one an action that was run a second time.
 //!
 //! A step's time is what this build spent on its actions, in seconds: 0 if all were cached. A failed step is a failure,
 //! with the error and the last lines of the log; what is wrong with the machine, the recipe or the command is an error.
 
 use super::BuildView;
+use crate::check;
 use crate::exit::Failure;
-use orchestrate_engine::{ActionOutcome, ActionReport, FailureClass};
+use orchestrate_engine::{ActionOutcome, ActionReport, FailureClass, Reproduction};
 use orchestrate_recipe::report::GateReport;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::fs::File;
@@ -56,6 +57,16 @@ pub fn of_build(build: &BuildView<'_>) -> Report {
         gates.add_test_cases(build.gates.iter().map(|gate| gate_case(recipe, gate)));
         report.add_test_suite(gates);
     }
+    if let Some(reproductions) = build.reproductions {
+        let mut check = TestSuite::new(format!("{recipe} check"));
+        for (id, reproduction) in reproductions {
+            let name = &build.report.actions[id].name;
+            let mut case = TestCase::new(name.as_str(), check_status(name, reproduction));
+            case.set_classname(format!("{recipe}.check"));
+            check.add_test_case(case);
+        }
+        report.add_test_suite(check);
+    }
     report
 }
 
@@ -98,12 +109,7 @@ fn status(actions: &[&ActionReport]) -> TestCaseStatus {
     for action in actions {
         match &action.outcome {
             ActionOutcome::Failed { error, class, log } => {
-                let (kind, class) = match class {
-                    FailureClass::Step => (NonSuccessKind::Failure, "step"),
-                    FailureClass::Input => (NonSuccessKind::Failure, "input"),
-                    FailureClass::Environment => (NonSuccessKind::Error, "environment"),
-                    FailureClass::Interrupted => (NonSuccessKind::Error, "interrupted"),
-                };
+                let (kind, class) = kind_of(*class);
                 return non_success(kind, class, &format!("{} failed: {error}", action.name), log);
             }
             ActionOutcome::Skipped { because } => {
@@ -120,6 +126,27 @@ fn status(actions: &[&ActionReport]) -> TestCaseStatus {
             status
         }
     }
+}
+
+/// Whose fault a failure is.
+fn kind_of(class: FailureClass) -> (NonSuccessKind, &'static str) {
+    match class {
+        FailureClass::Step => (NonSuccessKind::Failure, "step"),
+        FailureClass::Input => (NonSuccessKind::Failure, "input"),
+        FailureClass::Environment => (NonSuccessKind::Error, "environment"),
+        FailureClass::Interrupted => (NonSuccessKind::Error, "interrupted"),
+    }
+}
+
+fn check_status(name: &str, reproduction: &Reproduction) -> TestCaseStatus {
+    let (kind, class) = match reproduction {
+        Reproduction::Same => return TestCaseStatus::success(),
+        Reproduction::Skipped => return TestCaseStatus::skipped(),
+        Reproduction::Differs { .. } => (NonSuccessKind::Failure, "not reproducible"),
+        Reproduction::Failed { class, .. } => kind_of(*class),
+    };
+    let told = check::problem(name, reproduction).map(|(title, text)| format!("{title}: {text}"));
+    non_success(kind, class, &told.unwrap_or_default(), "")
 }
 
 fn gate_case(recipe: &str, gate: &GateReport) -> TestCase {

@@ -7,7 +7,9 @@ mod github;
 mod junit;
 
 use crate::arguments::{Build, Ci};
+use crate::check::Reproductions;
 use crate::exit::Failure;
+use crate::exports::Left;
 use crate::session::Session;
 use github::GitHub;
 use orchestrate_engine::BuildReport;
@@ -27,6 +29,10 @@ pub struct BuildView<'a> {
     pub report: &'a BuildReport,
     pub steps: &'a [StepReport],
     pub gates: &'a [GateReport],
+    /// Exports that were left as they were.
+    pub left: &'a [Left<'a>],
+    /// What came of running actions a second time, if that was asked for.
+    pub reproductions: Option<&'a Reproductions>,
     /// What went wrong beside the actions and gates, each under a title.
     pub failures: Vec<(&'static str, &'a Failure)>,
 }

@@ -4,7 +4,6 @@ use crate::arguments::{Build, Format};
 use crate::built::Built;
 use crate::ci::CiReports;
 use crate::exit::{ExitCode, Failure};
-use crate::exports::put_exports;
 use crate::interrupt::cancel_on_signals;
 use crate::locked::Locked;
 use crate::machine;
@@ -14,7 +13,6 @@ use crate::session::{Session, open_store, require_utf8};
 use crate::{output, table};
 use orchestrate_engine::{ActionId, BuildOptions, Cancel, ProcessExecutor, RunEvent, Store, build, reproduce};
 use orchestrate_recipe::describe_difference;
-use orchestrate_recipe::report::{gate_reports, step_reports};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
@@ -43,8 +41,7 @@ fn carry_out(arguments: &Build, reports: &CiReports<'_>) -> Result<ExitCode, Fai
         RunEvent::RunFinished { .. } => *end.lock().expect("no reporter panics") = Some(event),
         event => reporter.event(&event),
     };
-    let mut built = bring_up_to_date(arguments, &session, &store, &cancel, &sink)?;
-    built.other_than_locked = lock.compare(&built.report).err();
+    let built = bring_up_to_date(arguments, &session, &lock, &store, &cancel, &sink)?;
     reporter.clear();
     let told = match arguments.format {
         Format::Human => built.show(),
@@ -68,11 +65,12 @@ fn carry_out(arguments: &Build, reports: &CiReports<'_>) -> Result<ExitCode, Fai
     Ok(code)
 }
 
-/// Builds and puts the exports in place. What is found damaged only when it is copied is made anew,
-/// once.
+/// Builds, compares with the lock, checks, and then puts the exports in place. What is found damaged only when it is copied
+/// is made anew, once.
 fn bring_up_to_date<'a>(
     arguments: &Build,
     session: &'a Session,
+    lock: &Locked,
     store: &Store,
     cancel: &Cancel,
     sink: &(dyn Fn(RunEvent) + Sync),
@@ -102,19 +100,9 @@ fn bring_up_to_date<'a>(
             cancel,
             sink,
         )?;
-        let steps = step_reports(&session.lowered, &report);
-        Ok(Built {
-            session,
-            placing: put_exports(arguments, session, store, &report, &steps),
-            gates: gate_reports(&session.recipe, &steps),
-            report,
-            steps,
-            reproductions: None,
-            other_than_locked: None,
-        })
+        Ok(Built::new(session, report, lock))
     };
-    let built = once()?;
-    let mut built = if built.placing.found_damage { once()? } else { built };
+    let mut built = once()?;
     if arguments.check && built.report.is_success() {
         let chosen = chosen_actions(session, &arguments.steps, &built);
         let reproductions = reproduce(
@@ -129,6 +117,13 @@ fn bring_up_to_date<'a>(
             &describe_difference,
         )?;
         built.reproductions = Some(reproductions);
+    }
+    built.put_in_place(arguments, store);
+    if built.placing.found_damage {
+        let reproductions = built.reproductions.take();
+        built = once()?;
+        built.reproductions = reproductions;
+        built.put_in_place(arguments, store);
     }
     Ok(built)
 }

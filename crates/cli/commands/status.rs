@@ -53,7 +53,7 @@ impl Now {
 
     fn doing(&self, run: &RunSummary, action: &StartedAction) -> Doing {
         let lease = self.leases.iter().find(|lease| lease.key == action.key);
-        match lease.and_then(|lease| lease.holder) {
+        match lease.and_then(|lease| lease.holder.as_ref()) {
             Some(holder) if holder.process == run.process => Doing::Running {
                 since_millis: holder.since_millis,
             },
@@ -103,7 +103,7 @@ impl Now {
             }
         }
         for lease in self.others() {
-            let holder = lease.holder.map(|holder| format!(" by process {}", holder.process));
+            let holder = lease.holder.as_ref().map(|holder| format!(" by {holder}"));
             let key = lease.key.short();
             output::line(&format!(
                 "an action of key {key} is being made{}",
@@ -143,7 +143,7 @@ impl Now {
             }
         }
         for lease in self.others() {
-            let process = lease.holder.map(|holder| holder.process);
+            let process = lease.holder.as_ref().map(|holder| holder.process);
             output::line(&json!({ "status": "lease", "key": lease.key, "process": process }).to_string())?;
         }
         let of_others = |run: &&RecordedRun| self.last.iter().all(|last| last.id != run.summary.id);

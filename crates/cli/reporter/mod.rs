@@ -98,7 +98,12 @@ fn lasting_line(event: &RunEvent) -> Option<String> {
             seconds,
             ..
         } => {
-            let word = if *same { "same   " } else { "DIFFERS" };
+            let word = match (same, difference, error) {
+                (true, _, _) => "same   ",
+                (false, Some(_), _) => "DIFFERS",
+                (false, None, Some(_)) => "failed ",
+                (false, None, None) => "stopped",
+            };
             let told = difference.as_ref().or(error.as_ref());
             let told = told.map(|told| format!(": {told}")).unwrap_or_default();
             Some(format!("{word} {action} in {}{told}", crate::table::duration(*seconds)))

@@ -79,4 +79,7 @@ pub enum Demand {
     Whole,
     /// A place in the light pool: little work, little memory.
     Light,
+    /// The build's accelerator, such as a GPU, of which there is one: no other action is on it at the same time. Actions on
+    /// the processor go on beside it, and it takes no slot of theirs.
+    Device,
 }

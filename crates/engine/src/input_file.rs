@@ -1,7 +1,8 @@
 //! External input files: hashed when an action is assessed, and looked at again after it ran.
 //!
-//! Invariant: a file's digest is believed without reading it again only while its size, inode and times are the same
-//! and its time of change was not so recent that a later change could have left that the same, too.
+//! Invariants: a file's digest is believed without reading it again only while its size, inode and times are the same
+//! and its time of change was not so recent that a later change could have left that the same, too. A file whose stamp
+//! is another after an action ran counts as changed whatever it holds: what it held in between cannot be told.
 
 use crate::digest::Digest;
 use crate::file_digest::digest_of_file;
@@ -46,12 +47,18 @@ impl InputFile {
         Err(io::Error::other("it keeps changing while it is read"))
     }
 
-    /// Whether the file still has the content that was hashed.
-    pub(crate) fn is_unchanged(&self) -> io::Result<bool> {
-        if self.is_settled && Stamp::of(&self.path)? == self.stamp {
-            return Ok(true);
+    /// How the file was changed since it was hashed, in words; nothing if it had that content all the time.
+    ///
+    /// A file that was touched, or that was edited and restored, counts as changed. One whose stamp was too recent to stand
+    /// for its content is read again.
+    pub(crate) fn change(&self) -> io::Result<Option<&'static str>> {
+        if let Some(how) = self.stamp.change(&Stamp::of(&self.path)?) {
+            return Ok(Some(how));
         }
-        Ok(Digest::of_file(&self.path)? == self.digest)
+        if self.is_settled || Digest::of_file(&self.path)? == self.digest {
+            return Ok(None);
+        }
+        Ok(Some("its content is another"))
     }
 }
 
@@ -110,7 +117,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_change_is_seen_however_soon_it_comes_and_a_touch_is_none() {
+    fn a_change_is_seen_however_soon_it_comes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         fs::write(&path, "one").unwrap();
@@ -118,16 +125,34 @@ mod tests {
         let mut files = FileDigests::new(&store);
         let first = files.get(&path).unwrap();
         assert_eq!((first.digest, first.size), (Digest::of_bytes(b"one"), 3));
-        fs::File::open(&path)
-            .unwrap()
-            .set_modified(SystemTime::now() + Duration::from_secs(60))
-            .unwrap();
-        assert!(first.is_unchanged().unwrap());
+        assert_eq!(first.change().unwrap(), None);
         // Of the same size and, most likely, in the same tick of the file system's clock.
         fs::write(&path, "two").unwrap();
-        assert!(!first.is_unchanged().unwrap());
+        assert!(first.change().unwrap().is_some());
         assert_eq!(files.get(&path).unwrap().digest, Digest::of_bytes(b"two"));
         fs::remove_file(&path).unwrap();
-        assert!(files.get(&path).is_err() && first.is_unchanged().is_err());
+        assert!(files.get(&path).is_err() && first.change().is_err());
+    }
+
+    #[test]
+    fn a_file_of_another_stamp_may_have_held_anything_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        fs::write(&path, "one").unwrap();
+        let first = InputFile::read(&path).unwrap();
+        let touch = || {
+            let times = SystemTime::now() + Duration::from_secs(60);
+            fs::File::open(&path).unwrap().set_modified(times).unwrap();
+        };
+        touch();
+        assert_eq!(first.change().unwrap(), Some("its time of modification is another"));
+        let touched = InputFile::read(&path).unwrap();
+        assert_eq!((touched.digest, touched.change().unwrap()), (first.digest, None));
+        fs::write(folder.path().join("other"), "one").unwrap();
+        fs::rename(folder.path().join("other"), &path).unwrap();
+        assert_eq!(touched.change().unwrap(), Some("another file is in its place"));
+        let moved = InputFile::read(&path).unwrap();
+        fs::write(&path, "longer").unwrap();
+        assert_eq!(moved.change().unwrap(), Some("its size is another"));
     }
 }

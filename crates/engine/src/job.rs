@@ -1,7 +1,8 @@
 //! What a thread of the scheduler does with one stale action: lease, verified inputs, execution, publication.
 //!
 //! Invariants: nothing is started whose result another build has just made; a step gets only bytes that were hashed in
-//! this build; nothing is published if an external input is no longer what was hashed into the key.
+//! this build; nothing is published if an external input was changed since it was hashed into the key, also if
+//! it was restored before the step ended: the step may have read what it held in between.
 
 use crate::action::{Action, ActionId, Input};
 use crate::artifact::Tree;
@@ -15,19 +16,24 @@ use crate::graph::ActionGraph;
 use crate::input_file::InputFile;
 use crate::key::InputDigest;
 use crate::result::ActionResult;
-use crate::step::{CheckpointPlace, FailureClass, InputFiles, StepError};
-use crate::store::{Integrity, Lease, Store, StoreError};
+use crate::step::{CheckpointPlace, FailureClass, InputFiles, StepError, panic_message};
+use crate::store::{Integrity, Lease, LeasePurpose, Store, StoreError};
 use crate::worker::WorkOrder;
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How often another build's lease is tried.
 const LEASE_POLL: Duration = Duration::from_millis(20);
+/// How often the lease is looked at that does not say who holds it, before it is told without that.
+const HOLDER_LOOKS: u32 = 50;
 
 /// What all jobs of a build share.
 pub(crate) struct JobContext<'a> {
+    /// Name of the recipe that is built.
+    pub(crate) recipe: &'a str,
     pub(crate) graph: &'a ActionGraph,
     pub(crate) store: &'a Store,
     pub(crate) executor: &'a dyn Executor,
@@ -131,7 +137,7 @@ impl Job {
         let started = Instant::now();
         let executed = self.execute(action, inputs, scratch.path(), checkpoints.as_ref(), context)?;
         let seconds = started.elapsed().as_secs_f64();
-        self.check_files(&executed)?;
+        self.check_files(&executed.log)?;
         let tree = context.store.publish(scratch.path())?;
         let result = self.keep(action, executed, &tree, seconds, context)?;
         if let Some(CheckpointPlace { folder, owner, .. }) = &checkpoints
@@ -163,23 +169,35 @@ impl Job {
         }))
     }
 
-    /// Takes the action's lease; waits while another build has it.
+    /// Takes the action's lease; waits while another action or build has it, and tells which.
     fn lease(&self, action: &Action, context: &JobContext<'_>) -> Result<Lease, Halt> {
-        let mut is_told = false;
+        let (key, purpose) = (
+            &self.keyed.key,
+            LeasePurpose {
+                recipe: context.recipe.to_owned(),
+                action: action.name.clone(),
+            },
+        );
+        let (mut is_told, mut looks) = (false, 0);
         loop {
-            if let Some(lease) = context.store.try_lease(&self.keyed.key)? {
+            if let Some(lease) = context.store.try_lease(key, &purpose)? {
                 return Ok(lease);
             }
             if context.cancel.is_stopped() {
                 return Err(Halt::cancelled());
             }
             if !is_told {
-                let reason = "the same is being made by another action or build".to_owned();
-                (context.sink)(RunEvent::ActionWaiting {
-                    action: action.name.clone(),
-                    reason,
-                });
-                is_told = true;
+                let holder = context.store.lease_holder(key);
+                looks += 1;
+                // A lease says who holds it a moment after it was taken.
+                if holder.is_some() || looks == HOLDER_LOOKS {
+                    let holder = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+                    (context.sink)(RunEvent::ActionWaiting {
+                        action: action.name.clone(),
+                        reason: format!("the same is being made by {holder}"),
+                    });
+                    is_told = true;
+                }
             }
             std::thread::sleep(LEASE_POLL);
         }
@@ -282,15 +300,15 @@ impl Job {
             })
     }
 
-    /// Fails if an external input is no longer what it was when the key was made.
-    fn check_files(&self, executed: &Executed) -> Result<(), Halt> {
+    /// Fails if an external input was changed since the key was made; `log` is what the step logged.
+    pub(crate) fn check_files(&self, log: &str) -> Result<(), Halt> {
         let problem = self.keyed.inputs.files.iter().find_map(problem_of);
         match problem {
             None => Ok(()),
             Some(error) => Err(Halt::Failed {
                 error,
                 class: FailureClass::Input,
-                log: executed.log.clone(),
+                log: log.to_owned(),
             }),
         }
     }
@@ -319,10 +337,21 @@ impl Job {
     }
 }
 
+/// Does `work`. A panic is a failure like another, so that whoever waits for the end of a job hears of it.
+pub(crate) fn catch_panic<T>(work: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(Halt::Failed {
+            error: format!("the engine panicked: {}", panic_message(panic.as_ref())),
+            class: FailureClass::Environment,
+            log: String::new(),
+        })
+    })
+}
+
 fn problem_of(file: &InputFile) -> Option<String> {
-    let what = match file.is_unchanged() {
-        Ok(true) => return None,
-        Ok(false) => "changed since this build looked at it".to_owned(),
+    let what = match file.change() {
+        Ok(None) => return None,
+        Ok(Some(how)) => format!("changed since this build read it, before the step had ended ({how})"),
         Err(error) => format!("can no longer be read: {error}"),
     };
     Some(format!(

@@ -86,7 +86,7 @@ pub use runs::{RecordedRun, RunId, RunState, RunSummary};
 pub use scheduler::{BuildOptions, build};
 pub use step::{CheckpointPlace, FailureClass, InputFiles, Outcome, Progress, Step, StepError, Steps, Work};
 pub use store::{
-    Damage, GcOptions, GcReport, HeldLease, Integrity, Lease, LeaseHolder, ListedResult, Lookup, RecordedName, Scratch,
-    Store, StoreError, Survey, Tally, VerifyReport,
+    Damage, GcOptions, GcReport, HeldLease, Integrity, Lease, LeaseHolder, LeasePurpose, ListedResult, Lookup,
+    RecordedName, Scratch, Store, StoreError, Survey, Tally, VerifyReport,
 };
 pub use worker::{WorkOrder, WorkerMessage, run_worker};

@@ -1,7 +1,7 @@
 //! Who may run at the same time.
 //!
-//! Invariants: while an action that demands the whole machine runs, nothing else does, the light pool included; what runs
-//! together is not expected to hold more memory than there is, unless it is one action alone.
+//! Invariants: while an action that demands the whole machine runs, nothing else does, the light pool included; no two
+//! actions have the accelerator at the same time; what runs together is not expected to hold more memory than there is, unless it is one action alone.
 
 use crate::action::{Action, Demand};
 use std::num::NonZeroUsize;
@@ -17,6 +17,7 @@ pub(crate) struct Pools {
     memory: Option<u64>,
     taken_slots: usize,
     taken_light: usize,
+    is_device_taken: bool,
     is_whole_taken: bool,
     taken_memory: u128,
 }
@@ -29,6 +30,7 @@ impl Pools {
             memory,
             taken_slots: 0,
             taken_light: 0,
+            is_device_taken: false,
             is_whole_taken: false,
             taken_memory: 0,
         }
@@ -40,6 +42,7 @@ impl Pools {
             && match demand {
                 Demand::Slot => self.taken_slots < self.slots,
                 Demand::Light => self.taken_light < LIGHT_PLACES,
+                Demand::Device => !self.is_device_taken,
                 Demand::Whole => self.is_empty(),
             }
     }
@@ -65,6 +68,7 @@ impl Pools {
         match action.demand {
             Demand::Slot => self.taken_slots += 1,
             Demand::Light => self.taken_light += 1,
+            Demand::Device => self.is_device_taken = true,
             Demand::Whole => self.is_whole_taken = true,
         }
         self.taken_memory += needed_by(action);
@@ -75,13 +79,14 @@ impl Pools {
         match action.demand {
             Demand::Slot => self.taken_slots -= 1,
             Demand::Light => self.taken_light -= 1,
+            Demand::Device => self.is_device_taken = false,
             Demand::Whole => self.is_whole_taken = false,
         }
         self.taken_memory -= needed_by(action);
     }
 
     fn is_empty(&self) -> bool {
-        !self.is_whole_taken && self.taken_slots == 0 && self.taken_light == 0
+        !self.is_whole_taken && !self.is_device_taken && self.taken_slots == 0 && self.taken_light == 0
     }
 }
 
@@ -93,7 +98,7 @@ fn needed_by(action: &Action) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Demand::{Light, Slot, Whole};
+    use Demand::{Device, Light, Slot, Whole};
 
     fn action(demand: Demand, memory: Option<u64>) -> Action {
         Action {
@@ -135,6 +140,31 @@ mod tests {
         );
         pools.leave(&action(Whole, Some(9)));
         assert!(pools.has_place(Slot));
+    }
+
+    #[test]
+    fn the_accelerator_is_for_one_beside_those_on_the_processor() {
+        let mut pools = Pools::new(NonZeroUsize::MIN, Some(100));
+        assert_eq!(
+            enter(
+                &mut pools,
+                &[
+                    (Slot, Some(50)),
+                    (Device, Some(51)),
+                    (Device, Some(50)),
+                    (Device, None),
+                    (Slot, None),
+                    (Light, None),
+                    (Whole, None)
+                ]
+            ),
+            [true, false, true, false, false, true, false]
+        );
+        pools.leave(&action(Slot, Some(50)));
+        pools.leave(&action(Light, None));
+        assert!(!pools.has_place(Whole) && pools.has_place(Slot));
+        pools.leave(&action(Device, Some(50)));
+        assert_eq!(enter(&mut pools, &[(Whole, None), (Device, None)]), [true, false]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! which there is no memory are passed over, and no others. Order is all that this decides: results do not depend on it.
 
 use crate::action::{ActionId, Demand};
+use crate::event::RunEvent;
 use crate::graph::ActionGraph;
+use crate::memory::memory_in_words;
 use crate::pools::Pools;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,7 @@ type Queue = BTreeSet<(Reverse<u64>, ActionId)>;
 pub(crate) struct Ready {
     slot: Queue,
     light: Queue,
+    device: Queue,
     whole: Queue,
     /// Microseconds; equal for all before they are ranked.
     urgencies: BTreeMap<ActionId, u64>,
@@ -40,7 +43,7 @@ impl Ready {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.slot.len() + self.light.len() + self.whole.len()
+        self.slot.len() + self.light.len() + self.device.len() + self.whole.len()
     }
 
     /// Whether they were ranked.
@@ -51,7 +54,7 @@ impl Ready {
     /// Ranks all actions, of which those to come are some, by `urgencies`.
     pub(crate) fn rank(&mut self, urgencies: BTreeMap<ActionId, u64>) {
         self.urgencies = urgencies;
-        for demand in [Demand::Slot, Demand::Light, Demand::Whole] {
+        for demand in [Demand::Slot, Demand::Light, Demand::Device, Demand::Whole] {
             let ids: Vec<ActionId> = self.queue(demand).iter().map(|(_, id)| *id).collect();
             let ranked = ids.into_iter().map(|id| self.entry(id)).collect();
             *self.queue(demand) = ranked;
@@ -69,7 +72,7 @@ impl Ready {
 
     /// The most urgent of each sort for which there is a place in `pools`: after [`Ready::enter_first`] found none, these
     /// lack memory alone.
-    pub(crate) fn lacking_memory(&self, pools: &Pools) -> Vec<ActionId> {
+    fn lacking_memory(&self, pools: &Pools) -> Vec<ActionId> {
         let firsts = self.with_place(pools).filter_map(Queue::first);
         firsts.map(|(_, id)| *id).collect()
     }
@@ -78,6 +81,7 @@ impl Ready {
         let queues = [
             (Demand::Slot, &self.slot),
             (Demand::Light, &self.light),
+            (Demand::Device, &self.device),
             (Demand::Whole, &self.whole),
         ];
         let with_place = queues.map(|(demand, queue)| pools.has_place(demand).then_some(queue));
@@ -92,7 +96,31 @@ impl Ready {
         match demand {
             Demand::Slot => &mut self.slot,
             Demand::Light => &mut self.light,
+            Demand::Device => &mut self.device,
             Demand::Whole => &mut self.whole,
+        }
+    }
+}
+
+/// Of which actions it was told that they wait for memory.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryWaits(BTreeSet<ActionId>);
+
+impl MemoryWaits {
+    /// Tells `sink` which of the `ready` actions of `graph` lack nothing but memory, of each once. To be called after
+    /// [`Ready::enter_first`] found none.
+    pub(crate) fn tell(&mut self, ready: &Ready, pools: &Pools, graph: &ActionGraph, sink: &dyn Fn(RunEvent)) {
+        for id in ready.lacking_memory(pools) {
+            if self.0.insert(id) {
+                let action = graph.get(id);
+                sink(RunEvent::ActionWaiting {
+                    action: action.name.clone(),
+                    reason: format!(
+                        "it needs about {}, and what runs has the memory",
+                        memory_in_words(action.memory.unwrap_or(0))
+                    ),
+                });
+            }
         }
     }
 }

@@ -18,19 +18,18 @@ use crate::event::RunEvent;
 use crate::executor::Executor;
 use crate::freshness::Freshness;
 use crate::graph::ActionGraph;
-use crate::job::{BadInput, Done, Halt, Job, JobContext};
-use crate::memory::{memory_in_words, too_large};
+use crate::job::{BadInput, Done, Halt, Job, JobContext, catch_panic};
+use crate::memory::too_large;
 use crate::pools::Pools;
-use crate::ready::urgencies;
+use crate::ready::{MemoryWaits, urgencies};
 use crate::record::RunRecord;
 use crate::report::{ActionOutcome, ActionReport, BuildReport};
 use crate::result::ActionResult;
 use crate::states::{ActionState, States};
-use crate::step::{FailureClass, panic_message};
+use crate::step::FailureClass;
 use crate::store::Store;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, mpsc};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -69,6 +68,7 @@ pub fn build(
     let started = Instant::now();
     let _span = tracing::info_span!("run", recipe = %options.recipe).entered();
     let context = JobContext {
+        recipe: &options.recipe,
         graph,
         store,
         executor,
@@ -89,7 +89,7 @@ pub fn build(
         states,
         pools: Pools::new(options.slots, options.memory),
         has_looked_at_memory: false,
-        told_to_lack_memory: BTreeSet::new(),
+        memory_waits: MemoryWaits::default(),
         first_failure: None,
         fatal: None,
     };
@@ -116,8 +116,7 @@ struct Build<'a> {
     pools: Pools,
     /// Whether actions that need too much memory were looked for.
     has_looked_at_memory: bool,
-    /// Actions of which it was told that they wait for memory.
-    told_to_lack_memory: BTreeSet<ActionId>,
+    memory_waits: MemoryWaits,
     first_failure: Option<ActionId>,
     /// What makes it impossible to go on.
     fatal: Option<EngineError>,
@@ -219,7 +218,9 @@ impl<'a> Build<'a> {
         while let Some(id) = self.states.ready.enter_first(self.context.graph, &mut self.pools) {
             jobs.push(self.start(id));
         }
-        self.tell_what_lacks_memory();
+        let ready = &self.states.ready;
+        self.memory_waits
+            .tell(ready, &self.pools, self.context.graph, self.context.sink);
         jobs
     }
 
@@ -241,21 +242,6 @@ impl<'a> Build<'a> {
                     log: String::new(),
                 };
                 self.end(id, outcome, None);
-            }
-        }
-    }
-
-    fn tell_what_lacks_memory(&mut self) {
-        for id in self.states.ready.lacking_memory(&self.pools) {
-            if self.told_to_lack_memory.insert(id) {
-                let action = self.context.graph.get(id);
-                (self.context.sink)(RunEvent::ActionWaiting {
-                    action: action.name.clone(),
-                    reason: format!(
-                        "it needs about {}, and what runs has the memory",
-                        memory_in_words(action.memory.unwrap_or(0))
-                    ),
-                });
             }
         }
     }
@@ -292,14 +278,7 @@ impl<'a> Build<'a> {
         let (context, span) = (self.context, tracing::Span::current());
         scope.spawn(move || {
             let _entered = span.entered();
-            let end = catch_unwind(AssertUnwindSafe(|| job.run(context))).unwrap_or_else(|panic| {
-                let error = format!("the engine panicked: {}", panic_message(panic.as_ref()));
-                Err(Halt::Failed {
-                    error,
-                    class: FailureClass::Environment,
-                    log: String::new(),
-                })
-            });
+            let end = catch_panic(|| job.run(context));
             sender.send((job.id, end)).expect("the receiver outlives all jobs");
         });
     }

@@ -38,6 +38,21 @@ impl Stamp {
         })
     }
 
+    /// What tells that the file of this stamp is another or was changed when it has the stamp `later`, in words.
+    pub(crate) fn change(&self, later: &Self) -> Option<&'static str> {
+        if (self.device, self.inode) != (later.device, later.inode) {
+            Some("another file is in its place")
+        } else if self.size != later.size {
+            Some("its size is another")
+        } else if self.modified != later.modified {
+            Some("its time of modification is another")
+        } else if self.changed != later.changed {
+            Some("its time of change is another")
+        } else {
+            None
+        }
+    }
+
     /// Whether the file had long been left alone at the time `now`.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         let seconds = u64::try_from(self.changed.0.max(self.modified.0)).unwrap_or(0);

@@ -6,6 +6,7 @@
 mod check;
 mod continuation;
 mod data;
+mod demand;
 mod deployed;
 mod diagnostic;
 mod estimate;

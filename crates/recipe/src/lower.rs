@@ -7,6 +7,7 @@
 //! Invariant: an action's parameters and seed hold what its result depends on and nothing else, so that an edit makes stale
 //! no more than it must. A seed that an action does not use is 0.
 
+use crate::demand::Demands;
 use crate::estimate::Estimates;
 use crate::kinds::{ActionKind, LIKE};
 use crate::recipe::{Data, Recipe, Step, StepKind};
@@ -65,6 +66,7 @@ impl Lowered {
             readings: HashMap::new(),
             steps: Vec::new(),
             estimates: Estimates::new(recipe),
+            demands: Demands::new(recipe),
         };
         for step in &recipe.steps {
             lowering.step(step)?;
@@ -147,6 +149,7 @@ struct Lowering<'a> {
     readings: HashMap<&'a str, Reading<'a>>,
     steps: Vec<LoweredStep>,
     estimates: Estimates<'a>,
+    demands: Demands<'a>,
 }
 
 /// An action without its surroundings.
@@ -295,7 +298,7 @@ impl<'a> Lowering<'a> {
             precision: ProductPrecision::F32,
             seed: 0,
             inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
-            demand: Demand::Slot,
+            demand: self.demands.of_floats(),
             memory: self.estimates.inference(teacher, name),
         })?;
         self.logits.insert((teacher, rows), id);
@@ -397,7 +400,7 @@ impl<'a> Lowering<'a> {
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
-            demand: Demand::Slot,
+            demand: self.demands.of_floats(),
             memory: self.estimates.calibration(name, &step.data),
         })
     }
@@ -437,7 +440,7 @@ impl<'a> Lowering<'a> {
             precision: training.precision,
             seed: self.seed_of_round(round),
             inputs,
-            demand: Demand::Slot,
+            demand: self.demands.of_floats(),
             memory: self
                 .estimates
                 .training(step, data, training, kind == ActionKind::Quantize),
@@ -489,11 +492,7 @@ impl<'a> Lowering<'a> {
             seed: 0,
             inputs,
             memory: self.estimates.evaluation(step, data),
-            demand: if latency_seconds > 0.0 {
-                Demand::Whole
-            } else {
-                Demand::Slot
-            },
+            demand: self.demands.of_evaluation(step),
         })
     }
 

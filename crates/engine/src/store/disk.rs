@@ -62,6 +62,19 @@ impl NewFile {
         self.file.lock()
     }
 
+    /// Makes the file, to which nothing was written yet, hold what `source` holds without copying it, and returns whether
+    /// the file system can. The two share the bytes until one of them is written to; neither sees what is written to the
+    /// other. After false, and after an error, the file is to be written as any other.
+    pub(super) fn share(&mut self, source: &File) -> io::Result<bool> {
+        if !share_bytes(&self.file, source) {
+            return Ok(false);
+        }
+        // Told when it is made, for only then is it known that it can be.
+        #[cfg(test)]
+        faults::before_write(&self.path, &mut io::sink(), &read_all(source)?)?;
+        Ok(true)
+    }
+
     /// Makes what was written last.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         #[cfg(test)]
@@ -104,11 +117,49 @@ impl Write for NewFile {
     }
 }
 
+/// Whether `file` now shares the bytes of `source`. What stands in the way is told by those who copy them then.
+#[cfg(target_os = "linux")]
+fn share_bytes(file: &File, source: &File) -> bool {
+    rustix::fs::ioctl_ficlone(file, source).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn share_bytes(_: &File, _: &File) -> bool {
+    false
+}
+
+#[cfg(test)]
+fn read_all(mut source: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut source, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// Opens the file `path` to lock it, and makes it if it is not there; what is in it does not matter.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
     #[cfg(test)]
     faults::before(Change::MakeFile(path.to_owned()))?;
     OpenOptions::new().create(true).truncate(false).write(true).open(path)
+}
+
+/// Puts `text` in the place of what the file `path` holds, which is open as `file` and of which nothing was read or written
+/// yet. Half of the old text and half of the new one may be seen meanwhile.
+///
+/// The file is cut after it is written: files that were empty in between are sent to the disk when they are closed (ext4's
+/// `auto_da_alloc`), which a lease that is removed would wait for.
+#[cfg_attr(
+    not(test),
+    expect(unused_variables, reason = "tests alone are told of changes by path")
+)]
+pub(super) fn write_lock(mut file: &File, path: &Path, text: &[u8]) -> io::Result<()> {
+    let written = (|| {
+        #[cfg(test)]
+        faults::before_overwrite(path, &mut file, text)?;
+        file.write_all(text)?;
+        file.set_len(text.len() as u64)
+    })();
+    // What was there before is not to stay.
+    written.or_else(|error| file.set_len(0).and(Err(error)))
 }
 
 /// Makes a folder.
@@ -202,5 +253,28 @@ mod tests {
         file.sync().unwrap();
         assert!(file.sending.is_none());
         assert_eq!(fs::read(file.path()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn files_that_share_their_bytes_are_two_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("source"), "bytes").unwrap();
+        let source = File::open(path("source")).unwrap();
+        let mut file = NewFile::create(&path("file")).unwrap();
+        let expected = if file.share(&source).unwrap() {
+            eprintln!("bytes are shared here");
+            "bytes"
+        } else {
+            eprintln!(
+                "the file system of {} shares no bytes: not tested",
+                folder.path().display()
+            );
+            ""
+        };
+        file.sync().unwrap();
+        assert_eq!(fs::read_to_string(path("file")).unwrap(), expected);
+        fs::write(path("file"), "edited").unwrap();
+        assert_eq!(fs::read_to_string(path("source")).unwrap(), "bytes");
     }
 }

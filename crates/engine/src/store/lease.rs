@@ -1,16 +1,17 @@
 //! Leases: who makes what. Two builds on one store run each action once, for they take its lease first.
 //!
 //! Invariants: a lease is an exclusive `flock`, freed by the kernel however its holder ends; its file is removed while
-//! the lock is held, and a lock on a file that has been removed meanwhile is no lease. The file's text, the process
-//! that holds it and since when, is for people: nothing relies on it.
+//! the lock is held, and a lock on a file that has been removed meanwhile is no lease. The file's text, who holds it, what
+//! for and since when, is for people: nothing relies on it.
 
 use super::{Store, StoreError, disk};
 use crate::digest::Digest;
 use crate::key::ActionKey;
 use crate::record::now_millis;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -31,16 +32,39 @@ impl Drop for Lease {
 }
 
 /// Who holds a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseHolder {
     /// The process.
     pub process: u32,
     /// Since when, in milliseconds since 1970.
     pub since_millis: u64,
+    /// For what; earlier versions do not say.
+    #[serde(flatten)]
+    pub purpose: Option<LeasePurpose>,
+}
+
+/// What a lease is held for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeasePurpose {
+    /// Name of the recipe that is built.
+    pub recipe: String,
+    /// Name of the action that is carried out.
+    pub action: String,
+}
+
+impl fmt::Display for LeaseHolder {
+    /// `process 7, as action a of recipe r`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.process)?;
+        match &self.purpose {
+            Some(LeasePurpose { recipe, action }) => write!(f, ", as action {action} of recipe {recipe}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The lease of an action that someone holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldLease {
     /// The action's key.
     pub key: ActionKey,
@@ -49,12 +73,12 @@ pub struct HeldLease {
 }
 
 impl Store {
-    /// The lease of `key`, or nothing if another build holds it.
+    /// The lease of `key`, for `purpose`, or nothing if someone else holds it.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn try_lease(&self, key: &ActionKey) -> Result<Option<Lease>, StoreError> {
-        let path = self.root.join("leases").join(key.to_string());
+    pub fn try_lease(&self, key: &ActionKey, purpose: &LeasePurpose) -> Result<Option<Lease>, StoreError> {
+        let path = self.lease_path(key);
         loop {
             let file = open(&path)?;
             match file.try_lock() {
@@ -63,10 +87,21 @@ impl Store {
                 Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
             }
             if is_current(&file, &path)? {
-                sign(&file, &path);
+                sign(&file, &path, purpose);
                 return Ok(Some(Lease { path, _file: file }));
             }
         }
+    }
+
+    /// Who holds the lease of `key`, as its file has it; nothing if it does not say, which it does a moment after it was
+    /// taken, or if there is none.
+    #[must_use]
+    pub fn lease_holder(&self, key: &ActionKey) -> Option<LeaseHolder> {
+        holder_in(&self.lease_path(key))
+    }
+
+    fn lease_path(&self, key: &ActionKey) -> PathBuf {
+        self.root.join("leases").join(key.to_string())
     }
 
     /// The leases of actions that are held at this moment, in the order of their keys.
@@ -81,7 +116,7 @@ impl Store {
                 continue;
             };
             if is_locked(&path)? {
-                let holder = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+                let holder = holder_in(&path);
                 held.push(HeldLease { key, holder });
             }
         }
@@ -108,19 +143,21 @@ fn open(path: &Path) -> Result<File, StoreError> {
     disk::open_lock(path).map_err(StoreError::io("open", path))
 }
 
-/// Writes into a lease's file who holds it. It is cut after it is written: files that were empty in between are sent to the
-/// disk when they are closed (ext4's `auto_da_alloc`), which a lease that is removed would wait for.
-fn sign(mut file: &File, path: &Path) {
+/// Writes into a lease's file who holds it.
+fn sign(file: &File, path: &Path, purpose: &LeasePurpose) {
     let holder = LeaseHolder {
         process: std::process::id(),
         since_millis: now_millis(),
+        purpose: Some(purpose.clone()),
     };
     let json = serde_json::to_vec(&holder).expect("a holder is plain JSON");
-    let written = file.write_all(&json).and_then(|()| file.set_len(json.len() as u64));
-    // A name that was there before is not to stay.
-    if let Err(error) = written.or_else(|error| file.set_len(0).and(Err(error))) {
+    if let Err(error) = disk::write_lock(file, path, &json) {
         tracing::debug!(lease = %path.display(), %error, "a lease does not say who holds it");
     }
+}
+
+fn holder_in(lease: &Path) -> Option<LeaseHolder> {
+    serde_json::from_slice(&fs::read(lease).ok()?).ok()
 }
 
 /// Whether someone holds the file of that name locked.

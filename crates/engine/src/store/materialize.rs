@@ -6,6 +6,9 @@
 //!   forgets what was there before only when they have changed for good.
 //! - Files appear whole: all are copied, verified and synced before the first is moved to its place.
 //! - One build at a time writes to a folder.
+//! - What is done to a file in the folder never reaches the store. Where the file system can, the file shares the bytes of
+//!   its blob until one of the two is written to (a reflink); elsewhere it is a copy. It is never a hard link: that would
+//!   be the blob itself, under a second name, and an edit of the one would be damage to the other.
 
 use super::check::{missing_tree, read_if_there};
 use super::disk::{self, NewFile};
@@ -13,6 +16,7 @@ use super::durable::sync_folder;
 use super::{Integrity, Lease, Store, StoreError};
 use crate::artifact::{RESERVED_PREFIX, TreeEntry, check_path};
 use crate::digest::{Digest, copy_and_hash};
+use crate::file_digest::digest_of_file;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -69,6 +73,7 @@ impl Store {
         target.write_manifest(wanted.entries().iter())
     }
 
+    /// Puts the bytes of a blob into the new file `to`, hashes what came of it, and makes it last.
     fn copy_verified(&self, digest: &Digest, to: &Path) -> Result<Integrity, StoreError> {
         let blob = self.path_of("blobs", digest);
         let mut source = match File::open(&blob) {
@@ -81,7 +86,11 @@ impl Store {
             Err(error) => return Err(StoreError::io("read", &blob)(error)),
         };
         let copied = NewFile::create(to).and_then(|mut file| {
-            let (found, _) = copy_and_hash(&mut source, &mut file)?;
+            let (found, _) = if file.share(&source)? {
+                digest_of_file(to)?
+            } else {
+                copy_and_hash(&mut source, &mut file)?
+            };
             file.sync()?;
             Ok(found)
         });

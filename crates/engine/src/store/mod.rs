@@ -53,7 +53,7 @@ pub use durable::Scratch;
 pub use error::{Integrity, StoreError};
 pub use gc::{GcOptions, GcReport};
 pub(crate) use lease::is_locked;
-pub use lease::{HeldLease, Lease, LeaseHolder};
+pub use lease::{HeldLease, Lease, LeaseHolder, LeasePurpose};
 pub use listing::{ListedResult, RecordedName};
 pub(crate) use publish::tree_of_folder;
 pub use result::Lookup;

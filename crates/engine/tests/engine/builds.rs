@@ -2,8 +2,8 @@
 
 use crate::fixture::{Built, Fake, Workshop, action, all, concatenate, concatenate_or_fail, graph, options};
 use orchestrate_engine::{
-    Action, ActionGraph, ActionOutcome, Cancel, Change, Decision, Demand, FailureClass, InProcessExecutor, Input,
-    Outcome, Reason, RunEvent, Store, Work, build, plan,
+    ActionGraph, ActionOutcome, Cancel, Change, Decision, Demand, FailureClass, InProcessExecutor, Input, Outcome,
+    Reason, RunEvent, Store, Work, build, plan,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -95,25 +95,6 @@ fn only_what_the_targets_need_is_built() {
     let built = workshop.build_with(&graph, &[graph.find("left").unwrap()], concatenate);
     assert_eq!(built.started(), ["left", "top"]);
     assert_eq!(built.report.actions.len(), 2);
-}
-
-#[test]
-fn names_seeds_and_demands_enter_keys_only_as_they_should() {
-    let workshop = Workshop::new();
-    let with = |change: &dyn Fn(&mut Action)| {
-        let mut graph = ActionGraph::new();
-        let mut changed = action("a", json!({"text": "a"}), &[]);
-        change(&mut changed);
-        graph.add(changed).unwrap();
-        workshop.build(&graph).started().len()
-    };
-    assert_eq!(with(&|_| {}), 1);
-    assert_eq!(with(&|action| action.name = "other".into()), 0);
-    assert_eq!(with(&|action| action.step = "other".into()), 0);
-    assert_eq!(with(&|action| action.demand = Demand::Whole), 0);
-    assert_eq!(with(&|action| action.seed = 1), 1);
-    assert_eq!(with(&|action| action.numerics = "other".into()), 1);
-    assert_eq!(with(&|action| action.kind.version = 2), 1);
 }
 
 #[test]
@@ -261,57 +242,6 @@ fn panics_numbers_that_are_not_finite_and_bad_outputs_are_failures() {
 }
 
 #[test]
-fn an_input_file_counts_by_its_content() {
-    let workshop = Workshop::new();
-    let path = workshop.path("data.csv");
-    let mut graph = ActionGraph::new();
-    graph
-        .add(action(
-            "a",
-            json!({"text": "a"}),
-            &[("data", Input::File(path.clone()))],
-        ))
-        .unwrap();
-    let missing = workshop.build(&graph);
-    let (error, class) = missing.error("a");
-    assert!(
-        error.starts_with("input `data` of action `a`: cannot read") && class == FailureClass::Input,
-        "{error}"
-    );
-    fs::write(&path, "1").unwrap();
-    assert_eq!(workshop.build(&graph).started(), ["a"]);
-    fs::write(&path, "1").unwrap();
-    assert!(workshop.build(&graph).started().is_empty());
-    fs::write(&path, "2").unwrap();
-    assert_eq!(workshop.build(&graph).reasons()["a"], "input data changed");
-}
-
-#[test]
-fn an_input_file_that_changes_during_the_run_poisons_nothing() {
-    let workshop = Workshop::new();
-    let path = workshop.path("data.csv");
-    fs::write(&path, "1").unwrap();
-    let mut graph = ActionGraph::new();
-    graph
-        .add(action("a", json!({}), &[("data", Input::File(path.clone()))]))
-        .unwrap();
-    let edited = path.clone();
-    let built = workshop.build_with(&graph, &all(&graph), move |work| {
-        fs::write(&edited, "2").unwrap();
-        concatenate(work)
-    });
-    let (error, class) = built.error("a");
-    assert!(
-        error.contains("data.csv changed since") && class == FailureClass::Input,
-        "{error}"
-    );
-    fs::write(&path, "1").unwrap();
-    let built = workshop.build(&graph);
-    assert_eq!(built.started(), ["a"]);
-    assert_eq!(workshop.text_of(&built, "a"), "(1)");
-}
-
-#[test]
 fn a_cancelled_build_keeps_what_ran_and_starts_nothing_more() {
     let workshop = Workshop::new();
     let graph = graph(&[("a", "a", &[]), ("b", "b", &["a"])]);
@@ -391,6 +321,21 @@ fn two_builds_on_one_store_run_each_action_once() {
     let started: usize = builds.iter().map(|built| built.started().len()).sum();
     assert_eq!(started, 3);
     assert!(builds.iter().all(|built| built.report.is_success()));
+    let waits = builds
+        .iter()
+        .flat_map(|built| &built.events)
+        .filter_map(|event| match event {
+            RunEvent::ActionWaiting { action, reason } => Some((action, reason)),
+            _ => None,
+        });
+    let mut count = 0;
+    for (action, reason) in waits {
+        let process = std::process::id();
+        let expected = format!("the same is being made by process {process}, as action {action} of recipe recipe");
+        assert_eq!(*reason, expected);
+        count += 1;
+    }
+    assert_eq!(count, 3);
     assert!(fs::read_dir(workshop.path("store/leases")).unwrap().next().is_none());
 }
 
@@ -456,35 +401,4 @@ fn plan_tells_what_build_then_does() {
         workshop.build(&diamond("L")).reason("left"),
         Reason::Changed(_)
     ));
-}
-
-#[test]
-fn the_head_of_the_longest_path_starts_first_and_the_results_do_not_depend_on_it() {
-    let actions: [(&str, &str, &[&'static str]); 6] = [
-        ("short", "s", &[]),
-        ("other", "o", &[]),
-        ("long", "l", &[]),
-        ("middle", "m", &["long"]),
-        ("last", "e", &["middle", "short"]),
-        ("alone", "a", &["other"]),
-    ];
-    let graph = graph(&actions);
-    let order = |built: &Built| -> Vec<String> {
-        let started = built.events.iter().filter_map(|event| match event {
-            RunEvent::ActionStarted { action, .. } => Some(action.clone()),
-            _ => None,
-        });
-        started.collect()
-    };
-    let (one, many) = (Workshop::new(), Workshop::new());
-    let built = one.build(&graph);
-    assert_eq!(order(&built), ["long", "short", "other", "middle", "last", "alone"]);
-    let fake = Fake::new(concatenate);
-    let executor = InProcessExecutor::new(&fake);
-    let beside = many.build_on(&many.store(), &graph, &all(&graph), &options(4, false), &executor);
-    let trees = |built: &Built| -> Vec<_> {
-        let actions = built.report.actions.values();
-        actions.map(|action| action.result.as_ref().unwrap().tree).collect()
-    };
-    assert_eq!(trees(&built), trees(&beside));
 }

@@ -18,11 +18,17 @@ mod gc;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod inputs;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod mounted;
+#[cfg(test)]
+mod order;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

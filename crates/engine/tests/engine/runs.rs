@@ -1,7 +1,7 @@
 //! Recorded runs, read back.
 
 use crate::fixture::{Workshop, action, all, concatenate, files_below, graph};
-use orchestrate_engine::{ActionGraph, Change, KeyDifference, RecordedOutcome, RunCounts, RunState};
+use orchestrate_engine::{ActionGraph, Change, KeyDifference, LeasePurpose, RecordedOutcome, RunCounts, RunState};
 use serde_json::json;
 use std::fs::{self, File};
 use std::sync::Mutex;
@@ -57,11 +57,27 @@ fn a_lease_names_its_holder_though_an_earlier_one_said_more() {
     let workshop = Workshop::new();
     let store = workshop.store();
     let name = "ab".repeat(32);
-    let earlier = format!("{{\"process\":1,\"since_millis\":1}}{}", "x".repeat(200));
-    fs::write(workshop.path("store/leases").join(&name), earlier).unwrap();
-    let lease = store.try_lease(&name.parse().unwrap()).unwrap().unwrap();
+    let key = name.parse().unwrap();
+    let earlier = "{\"process\":1,\"since_millis\":1}";
+    let write = |text: &str| fs::write(workshop.path("store/leases").join(&name), text).unwrap();
+    write(earlier);
+    assert_eq!(
+        store.lease_holder(&key).unwrap().to_string(),
+        "process 1",
+        "of an earlier version"
+    );
+    write(&format!("{earlier}{}", "x".repeat(400)));
+    let purpose = LeasePurpose {
+        recipe: "recipe".into(),
+        action: "a".into(),
+    };
+    let lease = store.try_lease(&key, &purpose).unwrap().unwrap();
     let held = store.held_leases().unwrap();
-    assert_eq!(held[0].holder.unwrap().process, std::process::id());
+    let holder = held[0].holder.as_ref().unwrap();
+    assert_eq!(
+        (holder.process, holder.purpose.as_ref()),
+        (std::process::id(), Some(&purpose))
+    );
     drop(lease);
     assert_eq!(store.held_leases().unwrap(), []);
 }
@@ -82,7 +98,7 @@ fn a_run_goes_on_as_long_as_its_record_is_locked() {
     assert_eq!(run.summary.state, RunState::Running);
     assert_eq!(run.unfinished[0].action, "a");
     assert_eq!(leases[0].key, run.unfinished[0].key);
-    assert_eq!(leases[0].holder.unwrap().process, std::process::id());
+    assert_eq!(leases[0].holder.as_ref().unwrap().process, std::process::id());
     assert_eq!(workshop.store().held_leases().unwrap(), []);
 
     let record = files_below(&workshop.path("store/runs")).pop_first().unwrap();

@@ -1,10 +1,11 @@
 //! The store as a folder: what it is made of, what a crash leaves, what it refuses, and what it does to users' files.
 
 use crate::fixture::{Workshop, files_below, flip_bit, graph, overwrite};
-use orchestrate_engine::{Digest, Integrity, Lookup, Store, StoreError, Tree};
+use orchestrate_engine::{Digest, Integrity, LeasePurpose, Lookup, Store, StoreError, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Publishes files as an artifact.
@@ -247,10 +248,18 @@ fn a_lease_is_held_by_one() {
     let workshop = Workshop::new();
     let (one, two) = (workshop.store(), workshop.store());
     let key = Digest::of_bytes(b"key").to_string().parse().unwrap();
-    let lease = one.try_lease(&key).unwrap();
-    assert!(lease.is_some() && one.try_lease(&key).unwrap().is_none() && two.try_lease(&key).unwrap().is_none());
+    let try_lease = |store: &Store, action: &str| {
+        let (recipe, action) = ("recipe".to_owned(), action.to_owned());
+        store.try_lease(&key, &LeasePurpose { recipe, action }).unwrap()
+    };
+    assert_eq!(two.lease_holder(&key), None);
+    let lease = try_lease(&one, "a");
+    assert!(lease.is_some() && try_lease(&one, "b").is_none() && try_lease(&two, "b").is_none());
+    let holder = two.lease_holder(&key).unwrap().to_string();
+    let process = std::process::id();
+    assert_eq!(holder, format!("process {process}, as action a of recipe recipe"));
     drop(lease);
-    assert!(two.try_lease(&key).unwrap().is_some());
+    assert!(try_lease(&two, "b").is_some());
     assert_eq!(one.result(&key).unwrap(), Lookup::Absent);
 }
 
@@ -302,6 +311,43 @@ fn materializing_never_touches_files_of_the_users() {
         Err(StoreError::InTheWay { .. })
     ));
     assert_eq!(read(&out)["model"], "edited");
+}
+
+#[test]
+fn what_a_user_does_to_a_file_that_was_copied_out_never_reaches_the_store() {
+    let workshop = Workshop::new();
+    let store = workshop.store();
+    // In the folder of the store, so that both are on one file system and may share bytes.
+    let out = workshop.path("out");
+    let large = "w".repeat(1 << 20);
+    let files = [
+        ("appended", "a".repeat(5000)),
+        ("cut", "c".repeat(5000)),
+        ("overwritten", large),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let tree = publish(&store, &files).digest();
+    store.materialize(&tree, &out).unwrap();
+    assert_eq!(read(&out), text(&files));
+    let open = |name: &str| fs::File::options().write(true).open(out.join(name)).unwrap();
+    let mut appended = fs::File::options().append(true).open(out.join("appended")).unwrap();
+    appended.write_all(b"more").unwrap();
+    open("cut").set_len(100).unwrap();
+    open("overwritten").write_all_at(b"edited", 4096).unwrap();
+    for (name, whole) in &files {
+        assert_ne!(fs::read_to_string(out.join(name)).unwrap(), *whole);
+    }
+    assert_eq!(store.verify_all(false).unwrap().damaged, []);
+    assert_eq!(store.verify(&tree).unwrap(), Integrity::Whole);
+    assert!(matches!(
+        store.materialize(&tree, &out),
+        Err(StoreError::InTheWay { .. })
+    ));
+    for (name, _) in &files {
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    store.materialize(&tree, &out).unwrap();
+    assert_eq!(read(&out), text(&files));
 }
 
 #[test]

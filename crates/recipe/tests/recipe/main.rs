@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod defaults;
 #[cfg(test)]
+mod demands;
+#[cfg(test)]
 mod diagnostics;
 #[cfg(test)]
 mod docs;

@@ -57,7 +57,7 @@ fn kill_everywhere(scenario: Scenario) -> usize {
     let changes = watch.changes();
     let mut kills = 0;
     for (number, change) in changes.iter().enumerate() {
-        let hows: &[&str] = if matches!(change, Change::Write(..)) {
+        let hows: &[&str] = if matches!(change, Change::Write(..) | Change::Overwrite(..)) {
             &["before", "within"]
         } else {
             &["before"]

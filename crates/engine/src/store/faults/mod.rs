@@ -26,7 +26,10 @@ pub(super) enum Change {
     MakeFolder(PathBuf),
     /// Of a file that may be there.
     MakeFile(PathBuf),
+    /// At the end of a file.
     Write(PathBuf, Vec<u8>),
+    /// In the place of all that a file holds.
+    Overwrite(PathBuf, Vec<u8>),
     SyncFile(PathBuf),
     SyncFolder(PathBuf),
     Rename(PathBuf, PathBuf),
@@ -42,6 +45,7 @@ impl Change {
             Self::MakeFolder(path)
             | Self::MakeFile(path)
             | Self::Write(path, _)
+            | Self::Overwrite(path, _)
             | Self::SyncFile(path)
             | Self::SyncFolder(path)
             | Self::Rename(path, _)
@@ -54,7 +58,7 @@ impl Change {
     fn takes_space(&self) -> bool {
         match self {
             Self::MakeFolder(path) | Self::MakeFile(path) => !path.exists(),
-            Self::Write(..) | Self::SyncFile(_) | Self::SyncFolder(_) | Self::Rename(..) => true,
+            Self::Write(..) | Self::Overwrite(..) | Self::SyncFile(_) | Self::SyncFolder(_) | Self::Rename(..) => true,
             Self::Remove(_) | Self::RemoveEmpty(_) => false,
         }
     }
@@ -146,8 +150,22 @@ pub(super) fn before(change: Change) -> io::Result<()> {
 
 /// What is called before `bytes` are written at the end of `file`.
 pub(super) fn before_write(path: &Path, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    before_bytes(path, file, bytes, Change::Write)
+}
+
+/// What is called before `bytes` are written in the place of all that `file` holds.
+pub(super) fn before_overwrite(path: &Path, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    before_bytes(path, file, bytes, Change::Overwrite)
+}
+
+fn before_bytes(
+    path: &Path,
+    file: &mut impl Write,
+    bytes: &[u8],
+    change: fn(PathBuf, Vec<u8>) -> Change,
+) -> io::Result<()> {
     let Some(watched) = watched(path) else { return Ok(()) };
-    let change = Change::Write(path.to_owned(), bytes.to_owned());
+    let change = change(path.to_owned(), bytes.to_owned());
     watched.meet(change, &mut || file.write_all(&bytes[..bytes.len() / 2]))
 }
 

@@ -92,6 +92,11 @@ impl Disk {
                     state.seen.extend(bytes);
                 }
             }
+            Change::Overwrite(path, bytes) => {
+                if let Some(Node::File(state)) = self.find(path).map(|id| &mut self.nodes[id]) {
+                    state.seen.clone_from(bytes);
+                }
+            }
             Change::SyncFile(path) | Change::SyncFolder(path) => match self.find(path).map(|id| &mut self.nodes[id]) {
                 Some(Node::Folder(state)) => state.lasting.clone_from(&state.seen),
                 Some(Node::File(state)) => state.lasting.clone_from(&state.seen),
@@ -202,16 +207,21 @@ fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
-/// Files are only ever added to: what was synced is there in any case.
+/// What was synced is there in any case, unless something else was written in its place.
 fn content(state: &State<Vec<u8>>, contents: Contents) -> Vec<u8> {
-    let added = &state.seen[state.lasting.len()..];
+    let kept = if state.seen.starts_with(&state.lasting) {
+        state.lasting.len()
+    } else {
+        0
+    };
+    let (kept, added) = state.seen.split_at(kept);
     let left = match contents {
-        Contents::Lasting => Vec::new(),
+        Contents::Lasting => return state.lasting.clone(),
         Contents::Half => added[..added.len() / 2].to_owned(),
         Contents::Zeros => vec![0; added.len()],
         Contents::Seen => added.to_owned(),
     };
-    [&state.lasting[..], &left].concat()
+    [kept, &left].concat()
 }
 
 /// What is below `folder`.
@@ -267,6 +277,10 @@ fn only_what_was_synced_is_sure_to_be_left() {
     assert_eq!(left(&disk, Names::Lasting, Contents::Seen), ["old=old"]);
     assert_eq!(left(&disk, Names::Seen, Contents::Lasting), ["old=text"]);
     disk.apply(&Change::SyncFolder(path("")));
+    disk.apply(&Change::Overwrite(path("old"), b"else".to_vec()));
+    let contents = [Contents::Lasting, Contents::Half, Contents::Seen];
+    let all = contents.map(|contents| left(&disk, Names::Seen, contents).concat());
+    assert_eq!(all, ["old=text", "old=el", "old=else"]);
     disk.apply(&Change::Remove(path("old")));
     assert_eq!(left(&disk, Names::Lasting, Contents::Lasting), ["old=text"]);
     assert!(left(&disk, Names::Seen, Contents::Lasting).is_empty());

@@ -75,7 +75,11 @@ fn expect_all_that_was_told(changes: &[Change], folder: &Path, to: &Path) {
                 }
             }
             Change::MakeFolder(_) | Change::MakeFile(_) | Change::Write(..) | Change::SyncFile(_) => {}
-            Change::SyncFolder(_) | Change::Rename(..) | Change::Remove(_) | Change::RemoveEmpty(_) => {}
+            Change::Overwrite(..)
+            | Change::SyncFolder(_)
+            | Change::Rename(..)
+            | Change::Remove(_)
+            | Change::RemoveEmpty(_) => {}
         }
     }
 }
