@@ -390,7 +390,6 @@ mod tests {
             (3, [8, 8], 3, 2, 1, false),
             (3, [8, 8], 3, 1, 3, false),
             (3, [8, 8], 4, 1, 1, false),
-            (0, [8, 8], 3, 1, 1, false),
         ] {
             let geometry = Geometry::new(channels, input, kernel, stride, padding)?;
             assert_eq!(DirectConv2d::of(&geometry, 4).is_some(), is_direct, "{geometry:?}");

@@ -55,6 +55,10 @@ mod softmax;
 mod storage;
 
 #[cfg(test)]
+mod empty_batches;
+#[cfg(test)]
+mod many_tasks;
+#[cfg(test)]
 mod odd_sizes;
 #[cfg(test)]
 mod testing;
