@@ -16,7 +16,7 @@ use std::ops::Range;
 /// The gradients of weight and bias come through [`crate::gradients`].
 ///
 /// # Errors
-/// If the shapes do not fit, or the dropout rate is not in [0, 1).
+/// If the shapes do not fit, the dropout rate is not in [0, 1), or it drops from more than 2³⁴ elements.
 pub fn add_norm(
     x: &Tensor,
     branch: &Tensor,
@@ -29,7 +29,7 @@ pub fn add_norm(
         bail!("add_norm of {:?} and {:?}", x.dims(), branch.dims())
     }
     if let Some(dropout) = dropout {
-        dropout.check()?;
+        dropout.check(branch.dims())?;
     }
     let width = x.dim(D::Minus1)?;
     if !holds(x, [weight, bias]) || !holds(branch, []) || weight.dims() != [width] || bias.dims() != [width] {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn gradients() -> Result<()> {
-        for (width, rows) in SIZES.into_iter().zip([5, 33, 1, 2, 40, 3]) {
+        for (width, rows) in SIZES.into_iter().zip([5, 33, 1, 2, 40, 3, 9]) {
             for dropout in [None, Some(DROPOUT)] {
                 check(
                     &samples(rows, width).each_ref(),

@@ -19,7 +19,8 @@ use rayon::prelude::*;
 /// the probabilities, element (batch, head, query, key) in row-major order.
 ///
 /// # Errors
-/// If the shapes do not fit, `heads` does not divide the width, or the dropout rate is not in [0, 1).
+/// If the shapes do not fit, `heads` does not divide the width, the dropout rate is not in [0, 1), or it drops from more than
+/// 2³⁴ probabilities.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
@@ -60,7 +61,7 @@ fn check(
             mask.dims()
         )
     }
-    dropout.map_or(Ok(()), Dropout::check)
+    dropout.map_or(Ok(()), |dropout| dropout.check(&[batch, heads, length, length]))
 }
 
 fn reference(
@@ -416,6 +417,15 @@ mod tests {
         let short = attention(&q?, &k?, &v?, None, 2, None, F32)?;
         assert_eq!(long.to_vec3::<f32>()?, short.to_vec3::<f32>()?);
         Ok(())
+    }
+
+    #[test]
+    fn dropout_from_more_probabilities_than_random_numbers_is_an_error() {
+        let of = |batch, dropout| Attention::new([batch, 8192, 8], None, 4, dropout, F32);
+        assert!(of(64, Some(DROPOUT)).is_ok());
+        let error = of(65, Some(DROPOUT)).err().expect("65 · 4 · 8192² is above 2^34");
+        assert!(error.to_string().contains("[65, 4, 8192, 8192]"), "{error}");
+        assert!(of(65, None).is_ok());
     }
 
     #[test]

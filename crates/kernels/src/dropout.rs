@@ -2,7 +2,7 @@
 
 use crate::isa::multiversion;
 use crate::philox::WIDE_NUMBERS;
-use crate::random::{RandomKey, fill_at};
+use crate::random::{RandomKey, STREAM_NUMBERS, fill_at};
 use crate::storage::{TASK, cpu_slice, is_fused, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
@@ -16,12 +16,20 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    pub(crate) fn check(self) -> Result<()> {
-        if (0.0..1.0).contains(&self.rate) {
-            Ok(())
-        } else {
+    /// Checks the rate, and that the stream has a number for each element of `dims`.
+    pub(crate) fn check(self, dims: &[usize]) -> Result<()> {
+        if !(0.0..1.0).contains(&self.rate) {
             bail!("a dropout rate of {}", self.rate)
         }
+        let elements = dims
+            .iter()
+            .try_fold(1u64, |elements, &dim| elements.checked_mul(dim as u64));
+        if elements.is_none_or(|elements| elements > STREAM_NUMBERS) {
+            bail!(
+                "dropout of {dims:?} is of more than the {STREAM_NUMBERS} elements that a random stream has numbers for"
+            )
+        }
+        Ok(())
     }
 
     /// The first number that keeps its element.
@@ -56,9 +64,9 @@ impl Dropout {
 /// 2014). Any shape.
 ///
 /// # Errors
-/// If the rate is not in [0, 1).
+/// If the rate is not in [0, 1), or `x` has more than 2³⁴ elements.
 pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
-    dropout.check()?;
+    dropout.check(x.dims())?;
     if is_fused(x) {
         x.contiguous()?.apply_op1(Masking(dropout))
     } else {
@@ -151,6 +159,14 @@ mod tests {
             assert!(dropout(&x, with_rate(rate)).is_err(), "{rate}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn more_elements_than_random_numbers_are_an_error() {
+        let d = with_rate(0.1);
+        assert!(d.check(&[1 << 17, 1 << 17]).is_ok());
+        assert!(d.check(&[1 << 17, (1 << 17) + 1]).is_err());
+        assert!(d.check(&[usize::MAX, usize::MAX, 3]).is_err());
     }
 
     #[test]

@@ -100,12 +100,12 @@ pub(crate) fn scatter(ids: &[u32], gradient: &[f32], rows: usize, width: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
     use candle_core::Device;
 
     #[test]
     fn gradients() -> Result<()> {
-        for width in [1, 3, 17, 65] {
+        for width in SIZES {
             let table = sample(&[9, width], 1);
             let ids = Tensor::new(&[[3u32, 0, 8], [3, 3, 1]], &Device::Cpu)?;
             check(

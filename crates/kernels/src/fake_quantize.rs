@@ -156,7 +156,10 @@ pub fn symmetric_scales(w: &Tensor, bits: u32) -> Result<Tensor> {
     let w = w.detach();
     let channels = w.dim(0)?;
     let width = w.elem_count().checked_div(channels).unwrap_or(0);
-    if !is_fused(&w) || width == 0 {
+    if width == 0 {
+        return Tensor::ones(channels, w.dtype(), w.device());
+    }
+    if !is_fused(&w) {
         let largest = w.reshape((channels, width))?.abs()?.max(1)?;
         let zeros = largest.eq(0.0)?.to_dtype(w.dtype())?;
         return (largest / f64::from(limit))? + zeros;

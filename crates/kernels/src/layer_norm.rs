@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn gradients() -> Result<()> {
-        for (n, rows) in SIZES.into_iter().zip([5, 33, 1, 2, 40, 3]) {
+        for (n, rows) in SIZES.into_iter().zip([5, 33, 1, 2, 40, 3, 9]) {
             let (x, weight, bias) = (sample(&[rows, n], 6), sample(&[n], 7), sample(&[n], 8));
             check(
                 &[&x, &weight, &bias],

@@ -44,6 +44,7 @@ mod max_pool2d;
 mod memory;
 mod packed_linear;
 mod patches;
+mod peak;
 mod philox;
 mod precision;
 mod product;
@@ -55,6 +56,10 @@ mod sgd;
 mod softmax;
 mod storage;
 
+#[cfg(test)]
+mod empty_batches;
+#[cfg(test)]
+mod many_tasks;
 #[cfg(test)]
 mod odd_sizes;
 #[cfg(test)]
@@ -87,6 +92,7 @@ pub use linear::linear;
 pub use max_pool2d::max_pool2d;
 pub use memory::keep_freed_memory;
 pub use packed_linear::PackedLinear;
+pub use peak::multiply_adds;
 pub use precision::ProductPrecision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn gradients() -> Result<()> {
-        for (inputs, outputs) in SIZES.into_iter().zip([3, 1, 17, 65, 2, 7]) {
+        for (inputs, outputs) in SIZES.into_iter().zip([3, 1, 17, 513, 2, 7, 65]) {
             let (x, weight, bias) = (
                 sample(&[2, 3, inputs], 1),
                 sample(&[outputs, inputs], 2),

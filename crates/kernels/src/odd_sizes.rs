@@ -1,16 +1,15 @@
 //! Every op with sizes that are no multiple of any vector, tile or task: the same bits on all instruction sets and for any
 //! number of threads.
 
-use crate::testing::{DROPOUT, same_bits_everywhere, sample};
+use crate::testing::{DROPOUT, SIZES, bits, same_bits_everywhere, same_everywhere, sample};
 use crate::{
-    ActivationQuantizer, Affine, ProductPrecision, Projections, add_norm, add_relu, attention, batch_norm,
-    batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding, fake_quantize_per_channel,
-    fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, relu,
-    self_attention, softmax_last_dim, symmetric_scales, tanh,
+    ActivationQuantizer, AdamWStep, Affine, PackedLinear, ProductPrecision, Projections, SgdStep, adamw_step, add_norm,
+    add_relu, all_finite, attention, batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout,
+    embedding, fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool,
+    layer_norm, linear, max_pool2d, min_max, quantize_per_channel, relu, scale_channels, scale_in_place,
+    self_attention, sgd_step, softmax_last_dim, squared_norm, symmetric_scales, tanh,
 };
-use candle_core::{Device, Result, Tensor};
-
-const SIZES: [usize; 7] = [1, 3, 7, 17, 63, 65, 513];
+use candle_core::{DType, Device, Result, Tensor};
 
 const PRECISIONS: [ProductPrecision; 2] = [ProductPrecision::F32, ProductPrecision::Bf16];
 
@@ -51,8 +50,13 @@ fn rows() -> Result<()> {
         same_bits_everywhere(&[&x], |t| distillation_loss(t[0], &y, 3.0))?;
         let ids = Tensor::from_iter((0..2 * rows).map(|i| (i * 7 % rows) as u32), &Device::Cpu)?;
         same_bits_everywhere(&[&x], |t| embedding(t[0], &ids))?;
-        let scales = symmetric_scales(&x, 8)?;
-        same_bits_everywhere(&[&x], |t| fake_quantize_per_channel(t[0], &scales, 8))?;
+        same_bits_everywhere(&[&x], |t| {
+            fake_quantize_per_channel(t[0], &symmetric_scales(t[0], 8)?, 8)
+        })?;
+        same_everywhere(|| {
+            let scales = symmetric_scales(&x, 8)?;
+            Ok((bits(&scales)?, quantize_per_channel(&x, &scales, 8)?))
+        })?;
         let quantizer = ActivationQuantizer {
             scale: 0.013,
             zero_point: 120,
@@ -79,6 +83,80 @@ fn products() -> Result<()> {
                     bias: bias.clone(),
                 };
                 feed_forward(t[0], &affine(t[1], t[2]), &affine(t[3], t[4]), precision)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn packed_products() -> Result<()> {
+    for ((rows, inputs), outputs) in pairs().zip([17, 63, 65, 513, 1, 7, 3]) {
+        let (x, weight, bias) = (
+            sample(&[rows, inputs], 1),
+            sample(&[outputs, inputs], 2),
+            sample(&[outputs], 3),
+        );
+        same_everywhere(|| bits(&PackedLinear::new(&weight, &bias)?.forward(&x)?))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn whole_tensors() -> Result<()> {
+    let of_pairs = pairs().map(|(rows, width)| rows * width);
+    for count in of_pairs.chain(SIZES) {
+        let x = sample(&[count], 1);
+        let of_all = || Ok((bits_of_range(&x)?, squared_norm(&x)?.to_bits(), all_finite(&x)?));
+        same_everywhere(of_all)?;
+        same_everywhere(|| {
+            let scaled = x.copy()?;
+            scale_in_place(&scaled, 1.0 / 3.0)?;
+            bits(&scaled)
+        })?;
+    }
+    Ok(())
+}
+
+fn bits_of_range(x: &Tensor) -> Result<[u32; 2]> {
+    let (low, high) = min_max(x)?;
+    Ok([low.to_bits(), high.to_bits()])
+}
+
+#[test]
+fn optimizer_steps() -> Result<()> {
+    let of_pairs = pairs().map(|(rows, width)| rows * width);
+    for count in of_pairs.chain(SIZES) {
+        let mask = sample(&[count], 4).ge(0.0)?.to_dtype(DType::F32)?;
+        let gradient = |step: u64| sample(&[count], 10 + step);
+        same_everywhere(|| {
+            let (p, m, v) = (sample(&[count], 1), sample(&[count], 2), sample(&[count], 3).abs()?);
+            for step in 1..=3 {
+                let cfg = AdamWStep {
+                    lr: 0.01,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    eps: 1e-8,
+                    weight_decay: 0.1,
+                    step,
+                };
+                adamw_step(&p, &gradient(step), &m, &v, Some(&mask), &cfg)?;
+            }
+            Ok([bits(&p)?, bits(&m)?, bits(&v)?])
+        })?;
+        for nesterov in [false, true] {
+            let cfg = SgdStep {
+                lr: 0.1,
+                momentum: 0.9,
+                weight_decay: 0.01,
+                nesterov,
+            };
+            same_everywhere(|| {
+                let (p, velocity) = (sample(&[count], 1), sample(&[count], 2));
+                for step in 1..=3 {
+                    sgd_step(&p, &gradient(step), &velocity, Some(&mask), &cfg)?;
+                }
+                Ok([bits(&p)?, bits(&velocity)?])
             })?;
         }
     }
@@ -121,6 +199,7 @@ fn images() -> Result<()> {
         let x = sample(&[3, channels, side, side], 1);
         let (weight, bias) = (sample(&[channels], 2), sample(&[channels], 3));
         same_bits_everywhere(&[&x], |t| global_average_pool(t[0]))?;
+        same_everywhere(|| bits(&scale_channels(&x, &weight, &bias)?))?;
         same_bits_everywhere(&[&x], |t| max_pool2d(t[0], side.min(3), 2))?;
         same_bits_everywhere(&[&x, &weight, &bias], |t| Ok(batch_norm(t[0], t[1], t[2], 1e-5)?.0))?;
         same_bits_everywhere(
@@ -129,7 +208,7 @@ fn images() -> Result<()> {
         )?;
         let outputs = SIZES[i].min(65);
         let bias = sample(&[outputs], 4);
-        for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 1, 0)] {
+        for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (1, 1, 0)] {
             let weight = sample(&[outputs, channels, kernel, kernel], 5);
             for precision in PRECISIONS {
                 same_bits_everywhere(&[&x, &weight, &bias], |t| {

@@ -60,12 +60,7 @@ impl PackedLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::sample;
-
-    fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        Ok(values.into_iter().map(f32::to_bits).collect())
-    }
+    use crate::testing::{bits, sample};
 
     #[test]
     fn the_same_bits_as_linear() -> Result<()> {

@@ -27,13 +27,16 @@ impl RandomKey {
     }
 }
 
+/// Numbers of a stream: four in each of 2³² blocks.
+pub(crate) const STREAM_NUMBERS: u64 = 1 << 34;
+
 /// Writes the numbers from place `offset` of the stream on.
 ///
 /// # Panics
 /// At the end of the stream, 2³⁴ numbers.
 pub(crate) fn fill_at(key: RandomKey, offset: u64, out: &mut [u32]) {
     let end = offset + out.len() as u64;
-    assert!(end <= 1 << 34, "a random stream has 2^34 numbers");
+    assert!(end <= STREAM_NUMBERS, "a random stream has 2^34 numbers");
     let skipped = (offset % 4) as usize;
     let mut block = offset / 4;
     let (head, rest) = out.split_at_mut(if skipped == 0 { 0 } else { (4 - skipped).min(out.len()) });

@@ -1,5 +1,6 @@
 //! What the kernels' tests share: sample tensors, and the comparison of an op with its composition.
 
+use crate::ActivationQuantizer;
 use crate::dropout::Dropout;
 use crate::gradients::gradients;
 use crate::isa::{Isa, with_isa};
@@ -7,7 +8,10 @@ use crate::random::{RandomKey, RandomStream};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 /// Widths that are no multiple of any vector.
-pub(crate) const SIZES: [usize; 6] = [1, 3, 7, 17, 63, 65];
+pub(crate) const SIZES: [usize; 7] = [1, 3, 7, 17, 63, 65, 513];
+
+/// The largest difference between a fused op and its composition in f64 at [`SIZES`], where a test has no other.
+pub(crate) const TOLERANCE: f64 = 5e-6;
 
 /// A quarter of the elements.
 pub(crate) const DROPOUT: Dropout = Dropout {
@@ -47,6 +51,18 @@ fn weigh(y: &Tensor) -> Result<Tensor> {
 
 /// The output and the gradients of all inputs.
 fn run(inputs: &[&Tensor], dtype: DType, op: &dyn Fn(&[&Tensor]) -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
+    let (y, gradients) = run_where_there_are_gradients(inputs, dtype, op)?;
+    let gradients = gradients.into_iter().enumerate();
+    let gradients = gradients.map(|(i, gradient)| gradient.unwrap_or_else(|| panic!("input {i} has no gradient")));
+    Ok((y, gradients.collect()))
+}
+
+/// The output and the gradients of those inputs that have one.
+fn run_where_there_are_gradients(
+    inputs: &[&Tensor],
+    dtype: DType,
+    op: &dyn Fn(&[&Tensor]) -> Result<Tensor>,
+) -> Result<(Tensor, Vec<Option<Tensor>>)> {
     let variables: Vec<Var> = inputs
         .iter()
         .map(|x| Var::from_tensor(&x.to_dtype(dtype)?))
@@ -56,7 +72,7 @@ fn run(inputs: &[&Tensor], dtype: DType, op: &dyn Fn(&[&Tensor]) -> Result<Tenso
     let mut gradients = gradients(&weigh(&y)?)?;
     let gradients = variables
         .iter()
-        .map(|v| gradients.take(v.as_tensor()).expect("every input has a gradient"))
+        .map(|variable| gradients.take(variable.as_tensor()))
         .collect();
     Ok((y, gradients))
 }
@@ -127,7 +143,30 @@ fn check_differences(
     Ok(())
 }
 
-fn bits(t: &Tensor) -> Result<Vec<u32>> {
+/// The output's shape over an empty batch, whose backward pass must give zeros to every input. An input of no elements may
+/// go without, for candle's sums of such tensors are their first term.
+pub(crate) fn empty_batch(inputs: &[&Tensor], op: impl Fn(&[&Tensor]) -> Result<Tensor>) -> Result<Vec<usize>> {
+    let (y, gradients) = run_where_there_are_gradients(inputs, DType::F32, &op)?;
+    for (i, (gradient, input)) in gradients.iter().zip(inputs).enumerate() {
+        let Some(gradient) = gradient else {
+            assert_eq!(input.elem_count(), 0, "input {i} has no gradient");
+            continue;
+        };
+        assert_eq!(gradient.dims(), input.dims(), "gradient of input {i}");
+        let values = gradient.flatten_all()?.to_vec1::<f32>()?;
+        assert!(values.iter().all(|v| *v == 0.0), "gradient of input {i}");
+    }
+    Ok(y.dims().to_vec())
+}
+
+/// The u8 that stands for `x`: the definition of quantized activations, one number at a time.
+pub(crate) fn quantized(x: f32, quantizer: ActivationQuantizer) -> u8 {
+    let q = (x / quantizer.scale).round_ties_even() + f32::from(quantizer.zero_point);
+    q.clamp(0.0, 255.0) as u8
+}
+
+/// The bits of every element.
+pub(crate) fn bits(t: &Tensor) -> Result<Vec<u32>> {
     Ok(t.flatten_all()?
         .to_vec1::<f32>()?
         .into_iter()
@@ -137,20 +176,27 @@ fn bits(t: &Tensor) -> Result<Vec<u32>> {
 
 /// Asserts that output and gradients have the same bits with 1, 2 and 3 threads and on every instruction set.
 pub(crate) fn same_bits_everywhere(inputs: &[&Tensor], op: impl Fn(&[&Tensor]) -> Result<Tensor> + Sync) -> Result<()> {
-    let all_bits = || -> Result<Vec<Vec<u32>>> {
+    same_everywhere(|| {
         let (y, gradients) = run(inputs, DType::F32, &op)?;
-        std::iter::once(&y).chain(&gradients).map(bits).collect()
-    };
-    let expected = all_bits()?;
+        std::iter::once(&y)
+            .chain(&gradients)
+            .map(bits)
+            .collect::<Result<Vec<_>>>()
+    })
+}
+
+/// Asserts that what is computed is the same with 1, 2 and 3 threads and on every instruction set.
+pub(crate) fn same_everywhere<T: PartialEq + Send>(compute: impl Fn() -> Result<T> + Sync) -> Result<()> {
+    let expected = compute()?;
     for threads in 1..=3 {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .expect("a pool can be started");
-        assert!(pool.install(all_bits)? == expected, "other bits with {threads} threads");
+        assert!(pool.install(&compute)? == expected, "other bits with {threads} threads");
     }
     for isa in Isa::available() {
-        assert!(with_isa(isa, all_bits)? == expected, "other bits on {isa:?}");
+        assert!(with_isa(isa, &compute)? == expected, "other bits on {isa:?}");
     }
     Ok(())
 }

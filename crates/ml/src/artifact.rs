@@ -66,7 +66,8 @@ impl ModelArtifact {
     /// Opens the model in `files`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`].
+    /// [`Error::MissingFile`], [`Error::Io`], [`Error::Corrupt`], and [`Error::Unsuited`] for widths or an activation that
+    /// cannot be run.
     pub fn open(files: &Files) -> Result<Self> {
         let config_path = required(files, CONFIG_FILE)?;
         let text = std::fs::read_to_string(config_path).map_err(Error::io("read", config_path))?;
@@ -76,11 +77,14 @@ impl ModelArtifact {
             detail: e.to_string(),
         })?;
         config.architecture.validate()?;
-        config.check_labels().map_err(|detail| Error::Corrupt {
-            path: config_path.clone(),
-            expected: "model configuration",
-            detail,
-        })?;
+        config
+            .check_labels()
+            .and_then(|()| config.check_input())
+            .map_err(|detail| Error::Corrupt {
+                path: config_path.clone(),
+                expected: "model configuration",
+                detail,
+            })?;
         required(files, WEIGHTS_FILE)?;
         let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read", path));
         let tokenizer = files.get(TOKENIZER_FILE).map(read).transpose()?;

@@ -144,6 +144,94 @@ fn a_configuration_that_asks_for_everything_gets_nothing() {
     }
 }
 
+const IMAGE: &str = r#"{"kind": "image", "width": 16, "height": 18, "channels": 2, "mean": 0.5, "std": 0.5}"#;
+const TEXT: &str = r#"{"kind": "text", "max_length": 8, "vocab_size": 20}"#;
+
+/// A configuration of the architecture with these keys and this input.
+fn with_input(keys: &str, input: &str) -> String {
+    format!(r#"{{{keys}, "id2label": {{"0": "a", "1": "b"}}, "input": {input}}}"#)
+}
+
+const MLP: &str = r#""model_type": "mlp", "inputs": 576, "hidden_sizes": [2]"#;
+const LENET5: &str = r#""model_type": "lenet5", "image": [2, 18, 16], "conv_channels": [2, 2], "hidden_size": 2"#;
+const RESNET8: &str =
+    r#""model_type": "resnet8", "image": [2, 18, 16], "stage_channels": [2, 2, 2], "inner_channels": [2, 2, 2]"#;
+const BERT: &str = r#""model_type": "bert", "vocab_size": 20, "hidden_size": 4, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "intermediate_size": 3, "max_position_embeddings": 16, "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12, "hidden_act": "gelu", "pad_token_id": 0, "layer_heads": [2], "layer_intermediate": [3]"#;
+
+#[test]
+fn an_input_that_the_model_cannot_read_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), of_header("{}", &[])).unwrap();
+    let open = |config: &str| {
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        open(folder.path())
+    };
+    let huge = "18446744073709551615";
+    for keys in [MLP, LENET5, RESNET8] {
+        open(&with_input(keys, IMAGE)).unwrap();
+        let zero_width = IMAGE.replace("16", "0");
+        for input in [
+            TEXT,
+            &zero_width,
+            &IMAGE.replace("18", "0"),
+            &IMAGE.replace(": 2", ": 0"),
+            &IMAGE.replace("16", huge),
+            &IMAGE.replace("18", "4097"),
+            &IMAGE.replace("16", "17"),
+            &IMAGE.replace(r#""std": 0.5"#, r#""std": 0.0"#),
+            &IMAGE.replace(r#""std": 0.5"#, r#""std": -0.5"#),
+            &IMAGE.replace(r#""mean": 0.5"#, r#""mean": 1e300"#),
+        ] {
+            let opened = open(&with_input(keys, input));
+            assert!(matches!(opened, Err(Error::Corrupt { .. })), "{keys} {input}");
+        }
+    }
+    let swapped = IMAGE.replace("16", "9").replace("18", "32");
+    open(&with_input(MLP, &swapped)).unwrap();
+    for keys in [LENET5, RESNET8] {
+        assert!(open(&with_input(keys, &swapped)).is_err(), "{keys}");
+        let every_side = keys.replace("18", huge).replace("16", huge);
+        let input = IMAGE.replace("18", huge).replace("16", huge);
+        assert!(open(&with_input(&every_side, &input)).is_err(), "{every_side}");
+        let large = keys.replace("18", "4096").replace("16", "4096");
+        let input = IMAGE.replace("18", "4096").replace("16", "4096");
+        assert!(
+            open(&with_input(&large, &input)).is_err(),
+            "two channels are more than 2^24 pixels"
+        );
+    }
+    open(&with_input(BERT, TEXT)).unwrap();
+    for input in [
+        IMAGE,
+        &TEXT.replace('8', "0"),
+        &TEXT.replace('8', "17"),
+        &TEXT.replace('8', huge),
+        &TEXT.replace("20", "21"),
+        &TEXT.replace("20", "0"),
+    ] {
+        let opened = open(&with_input(BERT, input));
+        assert!(matches!(opened, Err(Error::Corrupt { .. })), "{input}");
+    }
+    let longer = BERT.replace("16", "16777216");
+    assert!(open(&with_input(&longer, &TEXT.replace('8', "8193"))).is_err());
+}
+
+#[test]
+fn an_activation_that_there_is_not_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), of_header("{}", &[])).unwrap();
+    for other in ["relu", "gelu_new", ""] {
+        let keys = BERT.replace("\"gelu\"", &format!("{other:?}"));
+        std::fs::write(folder.path().join("config.json"), with_input(&keys, TEXT)).unwrap();
+        match open(folder.path()) {
+            Err(Error::Unsuited(message)) => assert!(message.contains(&format!("hidden_act = {other:?}")), "{message}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn links_are_followed_to_files_and_nowhere_else() {
     let folder = tempfile::tempdir().unwrap();

@@ -36,7 +36,8 @@ const TRAINING: Training = Training {
     precision: ProductPrecision::F32,
 };
 
-/// Trains, trains on with simulated quantization, and exports; gives the files of all three.
+/// Trains, trains on with simulated quantization, exports to integers, and runs the export on the test rows; gives the files
+/// of all four, the logits among them.
 fn run(data: &Files, model: &ModelSpec, precision: ProductPrecision) -> Vec<(String, Vec<u8>)> {
     let context = Context {
         device: &Device::Cpu,
@@ -51,7 +52,7 @@ fn run(data: &Files, model: &ModelSpec, precision: ProductPrecision) -> Vec<(Str
         path
     };
     let training = Training { precision, ..TRAINING };
-    let [trained, quantized, exported] = ["trained", "quantized", "exported"].map(new);
+    let [trained, quantized, exported, evaluated] = ["trained", "quantized", "exported", "evaluated"].map(new);
     let settings = TrainSettings {
         model: model.clone(),
         training,
@@ -71,9 +72,18 @@ fn run(data: &Files, model: &ModelSpec, precision: ProductPrecision) -> Vec<(Str
         precision: Precision::Int8,
     };
     export(&files_of_folder(&quantized).unwrap(), int8, &exported).unwrap();
+    let settings = EvaluateSettings {
+        batch_size: 3,
+        latency_seconds: 0.0,
+    };
+    let export = files_of_folder(&exported).unwrap();
+    evaluate(&export, data, None, settings, &context, &evaluated).unwrap();
+    let logits = bytes_of(&evaluated);
+    assert!(!logits.is_empty(), "an evaluation keeps its logits");
     [&trained, &quantized, &exported]
         .into_iter()
         .flat_map(|f| bytes_of(f))
+        .chain(logits)
         .collect()
 }
 

@@ -126,7 +126,7 @@ mod tests {
     };
     use crate::isa::{Isa, with_isa};
     use crate::precision::ProductPrecision;
-    use crate::testing::sample;
+    use crate::testing::{bits, quantized, sample};
 
     const INPUT: ActivationQuantizer = ActivationQuantizer {
         scale: 0.028,
@@ -193,6 +193,75 @@ mod tests {
         let layer = layer(&sample(&[5, 3, 3, 3], 1), &sample(&[5], 2), 1, 0)?;
         assert_eq!(layer.forward(&sample(&[0, 3, 4, 4], 1))?.dims(), [0, 5, 2, 2]);
         assert!(layer.forward(&sample(&[1, 2, 4, 4], 1)).is_err());
+        Ok(())
+    }
+
+    /// Every output by its definition: the bytes of a patch, the zero point beyond the image; exact integers, then three
+    /// operations in f32.
+    fn by_definition(x: &Tensor, w: &Tensor, bias: &Tensor, stride: usize, padding: usize) -> Result<Vec<u32>> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let (outputs, _, kernel, _) = w.dims4()?;
+        let [rows, columns] = Geometry::new(channels, [height, width], kernel, stride, padding)?.output;
+        let scales = symmetric_scales(w, 8)?;
+        let weights = quantize_per_channel(w, &scales, 8)?;
+        let (scales, bias) = (scales.to_vec1::<f32>()?, bias.to_vec1::<f32>()?);
+        let bytes: Vec<u8> = x
+            .flatten_all()?
+            .to_vec1()?
+            .iter()
+            .map(|v| quantized(*v, INPUT))
+            .collect();
+        let zero = i32::from(INPUT.zero_point);
+        let byte = |image: usize, channel: usize, row: usize, column: usize| {
+            let place = row.checked_sub(padding).zip(column.checked_sub(padding));
+            match place.filter(|(row, column)| *row < height && *column < width) {
+                Some((row, column)) => i32::from(bytes[((image * channels + channel) * height + row) * width + column]),
+                None => zero,
+            }
+        };
+        let mut out = Vec::new();
+        for image in 0..batch {
+            for output in 0..outputs {
+                let weights = &weights[output * channels * kernel * kernel..][..channels * kernel * kernel];
+                let correction = zero * weights.iter().map(|w| i32::from(*w)).sum::<i32>();
+                for place in 0..rows * columns {
+                    let (row, column) = (place / columns * stride, place % columns * stride);
+                    let products = weights.iter().enumerate().map(|(i, weight)| {
+                        let (channel, y, x) = (i / (kernel * kernel), i / kernel % kernel, i % kernel);
+                        byte(image, channel, row + y, column + x) * i32::from(*weight)
+                    });
+                    let sum: i32 = products.sum();
+                    let value = (sum - correction) as f32 * (INPUT.scale * scales[output]) + bias[output];
+                    out.push(value.to_bits());
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Each of 1, 3, 7, 17, 63, 65 and 513 as the channels in, the channels out, the height and the width.
+    #[test]
+    fn bit_for_bit_the_definition_on_every_instruction_set() -> Result<()> {
+        for (channels, outputs, height, width, kernel, stride, padding) in [
+            (1, 513, 17, 3, 3, 1, 1),
+            (3, 1, 513, 7, 3, 2, 1),
+            (7, 63, 3, 17, 5, 1, 2),
+            (17, 65, 7, 1, 3, 1, 2),
+            (63, 3, 1, 65, 1, 1, 0),
+            (65, 7, 63, 3, 3, 2, 1),
+            (513, 17, 3, 3, 3, 1, 0),
+            (1, 3, 65, 63, 5, 1, 0),
+            (3, 7, 3, 513, 3, 1, 1),
+        ] {
+            let x = sample(&[2, channels, height, width], 1);
+            let (w, bias) = (sample(&[outputs, channels, kernel, kernel], 2), sample(&[outputs], 3));
+            let expected = by_definition(&x, &w, &bias, stride, padding)?;
+            let layer = layer(&w, &bias, stride, padding)?;
+            for isa in Isa::available() {
+                let got = bits(&with_isa(isa, || layer.forward(&x))?)?;
+                assert!(got == expected, "{isa:?}: {:?} by {:?}", x.dims(), w.dims());
+            }
+        }
         Ok(())
     }
 }

@@ -239,7 +239,7 @@ mod tests {
     use crate::isa::{Isa, with_isa};
     use crate::linear::linear;
     use crate::precision::ProductPrecision;
-    use crate::testing::sample;
+    use crate::testing::{bits, quantized, sample};
 
     const INPUT: ActivationQuantizer = ActivationQuantizer {
         scale: 0.031,
@@ -312,6 +312,40 @@ mod tests {
                 .forward(&sample(&[2, 3], 1).to_dtype(candle_core::DType::F64)?)
                 .is_err()
         );
+        Ok(())
+    }
+
+    /// One output by its definition: exact integers, then three operations in f32.
+    fn by_definition(x: &[f32], weights: &[i8], scale: f32, bias: f32) -> f32 {
+        let sum: i32 = x
+            .iter()
+            .zip(weights)
+            .map(|(x, w)| i32::from(quantized(*x, INPUT)) * i32::from(*w))
+            .sum();
+        let correction = i32::from(INPUT.zero_point) * weights.iter().map(|w| i32::from(*w)).sum::<i32>();
+        (sum - correction) as f32 * (INPUT.scale * scale) + bias
+    }
+
+    #[test]
+    fn bit_for_bit_the_definition_on_every_instruction_set() -> Result<()> {
+        const SIZES: [usize; 7] = [1, 3, 7, 17, 63, 65, 513];
+        for i in 0..SIZES.len() {
+            let [m, n, k] = [i, i + 2, i + 4].map(|i| SIZES[i % SIZES.len()]);
+            let (x, w, bias) = (sample(&[m, k], 1), sample(&[n, k], 2), sample(&[n], 3));
+            let scales = symmetric_scales(&w, 8)?;
+            let weights = quantize_per_channel(&w, &scales, 8)?;
+            let (scales, biases) = (scales.to_vec1::<f32>()?, bias.to_vec1::<f32>()?);
+            let expected: Vec<u32> = x
+                .to_vec2::<f32>()?
+                .iter()
+                .flat_map(|x| (0..n).map(|n| by_definition(x, &weights[n * k..][..k], scales[n], biases[n]).to_bits()))
+                .collect();
+            let layer = layer(&w, Some(&bias))?;
+            for isa in Isa::available() {
+                let got = bits(&with_isa(isa, || layer.forward(&x))?)?;
+                assert!(got == expected, "{isa:?}: {m}×{k} by {n}×{k}");
+            }
+        }
         Ok(())
     }
 }

@@ -53,6 +53,7 @@ impl Case {
         let case = match name {
             "train-bert-small" => bert(Work::Train, bert_small(), 32, 64),
             "train-bert-tiny" => bert(Work::Train, bert_tiny(), 32, 32),
+            "train-bert-deep" => bert(Work::Train, bert_deep(), 256, 32),
             "distil-bert" => bert(Work::Distil, bert_tiny(), 32, 64),
             "infer-b1-s64" => bert(Work::Infer, bert_small(), 1, 64),
             "infer-b1-s128" => bert(Work::Infer, bert_small(), 1, 128),
@@ -130,6 +131,17 @@ fn bert_tiny() -> ModelSpec {
         layers: 2,
         hidden: 128,
         heads: 2,
+        intermediate: None,
+        max_positions: 128,
+    }
+}
+
+/// Deep enough that its activations are most of what training holds.
+fn bert_deep() -> ModelSpec {
+    ModelSpec::Bert {
+        layers: 12,
+        hidden: 256,
+        heads: 4,
         intermediate: None,
         max_positions: 128,
     }

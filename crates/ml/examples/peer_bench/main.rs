@@ -2,7 +2,8 @@
 //!
 //! `peer_bench prepare FOLDER CASE` writes a case. `peer_bench serve FOLDER CASE PRECISION` answers lines of standard input
 //! with lines of JSON: first, unasked, the numbers that a peer must agree with; to `run N` the milliseconds of N runs; to
-//! `peak` the process's peak memory in MiB. `peer_bench product` prints the rate of the f32 matrix product in GFLOP/s.
+//! `peak` the process's peak memory in MiB. `peer_bench rates` prints two rates in f32 on all threads, in GFLOP/s: that of
+//! multiply-adds in registers, which nothing can be above, and that of the matrix product.
 //!
 //! It compares nothing itself.
 
@@ -12,7 +13,7 @@ mod side;
 
 use candle_core::{DType, Device, Tensor};
 use cases::Case;
-use orchestrate_kernels::{ProductPrecision, linear};
+use orchestrate_kernels::{ProductPrecision, linear, multiply_adds};
 use orchestrate_ml::device::{on_pool, prepare_process};
 use side::{Precision, Side};
 use std::io::{BufRead, Write};
@@ -31,8 +32,8 @@ fn main() -> Result<(), Failure> {
             let (case, precision) = (Case::named(case)?, Precision::named(precision)?);
             on_pool(|| serve(&Side::open(case, precision, Path::new(folder))?))
         }
-        ["product"] => on_pool(|| answer(&[product_rate()?])),
-        _ => Err("prepare FOLDER CASE, serve FOLDER CASE PRECISION, or product".into()),
+        ["rates"] => on_pool(|| answer(&[peak_rate(), product_rate()?])),
+        _ => Err("prepare FOLDER CASE, serve FOLDER CASE PRECISION, or rates".into()),
     }
 }
 
@@ -61,6 +62,18 @@ fn peak_mebibytes() -> Result<f64, Failure> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|rest| rest.split_whitespace().next());
     Ok(kibibytes.ok_or("the system tells no peak memory")?.parse::<f64>()? / 1024.0)
+}
+
+/// The best of some loops of multiply-adds in registers, on all threads at once.
+fn peak_rate() -> f64 {
+    const ROUNDS: usize = 2_000_000;
+    let mut best: f64 = 0.0;
+    for _ in 0..10 {
+        let started = Instant::now();
+        let operations: usize = rayon::broadcast(|_| multiply_adds(ROUNDS)).into_iter().sum();
+        best = best.max(operations as f64 / started.elapsed().as_secs_f64() / 1e9);
+    }
+    best
 }
 
 /// The best of some products of the size that training has, in GFLOP/s.

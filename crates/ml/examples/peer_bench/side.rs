@@ -30,6 +30,8 @@ pub enum Precision {
     Bf16,
     /// Weights and activations in 8 bits.
     Int8,
+    /// f32 throughout, with gradient checkpointing.
+    Checkpointed,
 }
 
 impl Precision {
@@ -42,7 +44,8 @@ impl Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "int8" => Ok(Self::Int8),
-            unknown => Err(format!("there is no precision {unknown:?} yet")),
+            "checkpointed" => Ok(Self::Checkpointed),
+            unknown => Err(format!("there is no precision {unknown:?}")),
         }
     }
 
@@ -51,6 +54,10 @@ impl Precision {
             Self::F32 | Self::Int8 => TRAINING,
             Self::Bf16 => Training {
                 precision: ProductPrecision::Bf16,
+                ..TRAINING
+            },
+            Self::Checkpointed => Training {
+                gradient_checkpointing: true,
                 ..TRAINING
             },
         }
@@ -80,7 +87,7 @@ impl Side {
         };
         let model = match (case.work, precision) {
             (Work::Infer, Precision::Int8) => load("int8", Use::Infer)?,
-            (Work::Infer, Precision::F32 | Precision::Bf16) => load("model", Use::Infer)?,
+            (Work::Infer, Precision::F32 | Precision::Bf16 | Precision::Checkpointed) => load("model", Use::Infer)?,
             (Work::Train | Work::Distil, _) => load("model", Use::Train)?,
         };
         let data = data(&case)?;

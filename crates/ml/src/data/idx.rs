@@ -14,7 +14,7 @@ use super::{DataError, ImageRows};
 
 const UNSIGNED_BYTE: u8 = 0x08;
 /// No image of more pixels a side is taken for one.
-const LARGEST_SIDE: usize = 4096;
+pub(crate) const LARGEST_SIDE: usize = 4096;
 
 /// The images of one file: `[rows, height, width]` bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,6 +24,8 @@ pub mod tokenizer;
 mod wordpiece;
 
 pub use error::DataError;
+pub(crate) use idx::LARGEST_SIDE;
+pub(crate) use prepare::LARGEST_LENGTH;
 pub use prepare::prepare;
 pub use prepared::{EncodedSplit, ImageSplit, Prepared, Task, TextSplit};
 pub use spec::DataSpec;

@@ -21,7 +21,7 @@ use super::{
 const MOST_ROWS: usize = 1_000_000;
 const LEAST_VOCAB: usize = 64;
 const MOST_VOCAB: usize = 1_000_000;
-const LARGEST_LENGTH: usize = 8192;
+pub(crate) const LARGEST_LENGTH: usize = 8192;
 
 /// Makes or reads the rows, checks them, and turns them into numbers.
 ///

@@ -48,7 +48,9 @@ impl Lenet5Config {
     }
 
     pub(super) fn widths(&self) -> Vec<(&'static str, usize)> {
-        let sides = self.pooled_sides().map_or(0, |sides| sides[1].0 * sides[1].1);
+        let sides = self
+            .pooled_sides()
+            .map_or(0, |sides| sides[1].0.saturating_mul(sides[1].1));
         let image = self.image.iter().map(|w| ("image", *w));
         let channels = self.conv_channels.iter().map(|w| ("conv_channels", *w));
         image

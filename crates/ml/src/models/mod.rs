@@ -1,11 +1,13 @@
 //! The models, one architecture a file, and what the rest of the crate may ask of any of them.
 
 mod bert;
+mod input;
 mod lenet5;
 mod mlp;
 mod resnet8;
 
 pub use bert::BertConfig;
+pub use input::Input;
 pub use lenet5::Lenet5Config;
 pub use mlp::MlpConfig;
 pub use resnet8::Resnet8Config;
@@ -18,6 +20,12 @@ use crate::pass::Pass;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The largest width, and the most pixels of an image, that a file may ask for.
+const LARGEST: usize = 1 << 24;
+
+/// The only activation of a BERT's feed-forward part: GELU in its exact form.
+const HIDDEN_ACT: &str = "gelu";
 
 /// A classifier that can be run.
 pub trait Model: Send + Sync {
@@ -147,7 +155,8 @@ impl Architecture {
         }
     }
 
-    /// Checks widths read from a file, so that a hostile one cannot ask for absurd memory or divide by zero.
+    /// Checks widths read from a file, so that a hostile one cannot ask for absurd memory or divide by zero, and that the
+    /// activation is the one there is.
     ///
     /// # Errors
     /// [`Error::Unsuited`], naming the key.
@@ -158,7 +167,14 @@ impl Architecture {
             Self::Lenet5(config) => config.widths(),
             Self::Resnet8(config) => config.widths(),
         };
-        const LARGEST: usize = 1 << 24;
+        if let Self::Bert(config) = self
+            && config.hidden_act != HIDDEN_ACT
+        {
+            return Err(Error::Unsuited(format!(
+                "hidden_act = {:?} in config.json: only {HIDDEN_ACT:?} can be run",
+                config.hidden_act
+            )));
+        }
         match widths.iter().find(|(_, w)| *w == 0 || *w > LARGEST) {
             Some((key, width)) => Err(Error::Unsuited(format!(
                 "{key} = {width} in config.json: from 1 to {LARGEST}"
@@ -309,32 +325,6 @@ impl ModelSpec {
     }
 }
 
-/// What a model reads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Input {
-    /// Token sequences.
-    Text {
-        /// Longest sequence, special tokens included.
-        max_length: usize,
-        /// Rows of the embedding table.
-        vocab_size: usize,
-    },
-    /// Images of one size, normalized as `(pixel / 255 - mean) / std`.
-    Image {
-        /// Pixels.
-        width: usize,
-        /// Pixels.
-        height: usize,
-        /// 1 for grayscale.
-        channels: usize,
-        /// Of the training pixels, scaled to 0..1.
-        mean: f32,
-        /// Of the training pixels, scaled to 0..1.
-        std: f32,
-    },
-}
-
 /// `config.json`: everything but the weights that is needed to run a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -354,6 +344,11 @@ impl ModelConfig {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.id2label.len()
+    }
+
+    /// Checks the input read from a file: see [`Input::check`].
+    pub(crate) fn check_input(&self) -> std::result::Result<(), String> {
+        self.input.check(&self.architecture)
     }
 
     /// Checks labels read from a file: numbered from 0 without gaps, and all different.

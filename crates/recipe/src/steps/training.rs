@@ -1,5 +1,6 @@
 //! The keys of a training, which train, distill, prune and quantize steps share.
 
+use crate::diagnostic::Problem;
 use crate::section::{Named, Section};
 use crate::shape::Interval;
 use orchestrate_ml::distillation::Distillation;
@@ -72,7 +73,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let warmup = section.real("warmup", Interval::from(0.0).to(1.0));
     let gradient_clip = section.real("gradient_clip", Interval::from(0.0));
     let label_smoothing = section.real("label_smoothing", Interval::from(0.0).below(1.0));
-    let dropout = section.real("dropout", Interval::from(0.0).below(1.0));
+    let dropout = dropout(section);
     let bucket_by_length = section.flag("bucket_by_length");
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
@@ -100,6 +101,22 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         gradient_checkpointing: gradient_checkpointing.unwrap_or(false),
         precision: precision.unwrap_or_default(),
     }
+}
+
+/// The share that is dropped, which training rounds to f32: what becomes 1 by that would drop everything.
+fn dropout(section: &mut Section) -> Option<f64> {
+    let rate = section.real("dropout", Interval::from(0.0).below(1.0))?;
+    if (rate as f32) < 1.0 {
+        return Some(rate);
+    }
+    let place = section.place_of("dropout").unwrap_or_else(|| section.place());
+    section.fault(Problem::error(
+        "`dropout` is so near to 1 that training rounds it to 1",
+        place,
+        "drops everything",
+        "set `dropout` to 0.9999999 or less",
+    ));
+    None
 }
 
 /// The fall at the end, which the other schedules have not. Of a schedule that was misspelt nothing is said.

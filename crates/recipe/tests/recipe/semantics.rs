@@ -32,6 +32,13 @@ fn models_and_data_must_fit() {
 }
 
 #[test]
+fn a_dropout_that_training_would_round_to_one_is_refused() {
+    let message = "`dropout` is so near to 1 that training rounds it to 1";
+    assert_only(&with("teacher", "dropout = 0.99999999"), message);
+    recipe(&with("teacher", "dropout = 0.9999999"));
+}
+
+#[test]
 fn later_steps_have_data_of_the_same_shape() {
     let others =
         "[data.digits]\nsource = \"builtin:digits\"\n[data.long]\nsource = \"builtin:reviews\"\nmax_length = 64\n";
