@@ -16,11 +16,13 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Reads the lock. With `--locked`, a recipe that differs from it is refused; without, a lock that is not up to date
+    /// Reads the lock. With `--locked`, a recipe that differs from it is refused, and the cache keeps
+    /// what is locked from then on; without, a lock that is not up to date
     /// is worth a note.
     ///
     /// # Errors
-    /// Only with `--locked`: [`Failure::Lock`] if there is no lock or it cannot be read, [`Failure::LockDiffers`].
+    /// Only with `--locked`: [`Failure::Lock`] if there is no lock or it cannot be read, [`Failure::LockDiffers`], and the
+    /// store's own.
     pub fn read(arguments: &Build, session: &Session, store: &Store) -> Result<Self, Failure> {
         let path = Lock::path(&arguments.recipe.recipe, arguments.recipe.profile.as_deref());
         let lock = match Lock::read(&path) {
@@ -34,7 +36,12 @@ impl Locked {
         };
         let differences = differences(&lock, session, store, &arguments.steps)?;
         if differences.is_empty() {
-            let lock = arguments.locked.then_some(lock);
+            if !arguments.locked {
+                return Ok(Self { path, lock: None });
+            }
+            // Before anything runs, so that nothing of what is locked is collected meanwhile.
+            store.register_roots(&path)?;
+            let lock = Some(lock);
             return Ok(Self { path, lock });
         }
         if arguments.locked {

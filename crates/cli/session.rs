@@ -3,7 +3,7 @@
 use crate::arguments::{CacheArguments, RecipeArguments};
 use crate::exit::Failure;
 use crate::output;
-use orchestrate_engine::{EngineError, Store};
+use orchestrate_engine::{EngineError, Store, Variant};
 use orchestrate_recipe::{Finding, Loaded, Lowered, Overrides, Recipe, open_device};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Session {
     pub recipe: Recipe,
     pub text: String,
+    /// Which variant of the recipe it is.
+    pub variant: Variant,
     pub lowered: Lowered,
     /// What looks like an oversight in the recipe; it was shown.
     pub warnings: Vec<Finding>,
@@ -36,6 +38,7 @@ impl Session {
             recipe,
             warnings,
             text,
+            variant,
             step_places,
         } = Recipe::load(&arguments.recipe, &overrides)?;
         for warning in &warnings {
@@ -45,6 +48,7 @@ impl Session {
         Ok(Self {
             recipe,
             text,
+            variant,
             lowered,
             warnings,
             step_places,

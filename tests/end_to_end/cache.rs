@@ -75,6 +75,34 @@ fn what_an_edit_left_behind_goes_and_the_build_is_none_the_wiser() {
 }
 
 #[test]
+fn neither_smoke_runs_nor_edits_cost_what_the_full_recipe_or_a_lock_needs() {
+    let workspace = Workspace::new();
+    let recipe = std::fs::read_to_string(workspace.path("recipe.toml")).unwrap();
+    workspace.write(
+        "recipe.toml",
+        format!("{recipe}\n[profile.smoke]\nstep.teacher.epochs = 1\n"),
+    );
+    let first = workspace.build(&[]);
+    for seed in ["4", "5", "6"] {
+        workspace.build(&["--profile", "smoke", "--set", &format!("recipe.seed={seed}")]);
+    }
+    workspace.succeed(&["cache", "gc"]);
+    assert_eq!(workspace.build(&[]).ran(), [""; 0], "each profile has its last runs");
+    workspace.succeed(&["lock", "recipe.toml"]);
+    workspace.build(&["--set", "recipe.seed=7"]);
+    workspace.succeed(&["cache", "gc", "--keep-last", "1"]);
+    let locked = workspace.build(&["--locked"]);
+    assert_eq!(
+        (locked.ran(), locked.trees()),
+        (vec![], first.trees()),
+        "a lock keeps what it names"
+    );
+    std::fs::remove_file(workspace.path("recipe.lock")).unwrap();
+    workspace.succeed(&["cache", "gc", "--keep-last", "0"]);
+    assert_eq!(count(&workspace, "results"), 0, "until it is gone");
+}
+
+#[test]
 fn damage_is_found_and_healed() {
     let workspace = Workspace::new();
     let first = workspace.build(&[]);

@@ -86,6 +86,7 @@ fn bring_up_to_date<'a>(
     let executor = executor(slots, memory)?;
     let options = BuildOptions {
         recipe: session.recipe.name.clone(),
+        variant: Some(session.variant.clone()),
         slots,
         keep_going: arguments.keep_going,
         memory,

@@ -107,7 +107,7 @@ fn gc(arguments: &CacheGc) -> Result<ExitCode, Failure> {
     ))?;
     let word = if arguments.dry_run { "would leave" } else { "left" };
     output::line(&format!(
-        "{word} {}: {} results, of which the last {} runs of each recipe need {}",
+        "{word} {}: {} results, of which the last {} runs of each recipe and lock files need {}",
         bytes(report.left.total().bytes),
         report.left.results.files,
         arguments.keep_last,

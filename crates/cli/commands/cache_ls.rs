@@ -69,7 +69,8 @@ fn show(
     }
     output::note(&format!(
         "{} results; bytes: of the artifact's files, which results may share; own: what only this result holds, and \
-         would go with it; needed: by one of the last {keep_last} runs of a recipe, so that `cache gc` keeps it",
+         would go with it; needed: by one of the last {keep_last} runs of a recipe and profile or by a lock file, so that `cache gc` \
+         keeps it",
         results.len()
     ));
     Ok(())

@@ -1,4 +1,5 @@
-//! `orchestrate lock`: writes down what the cache has for a recipe, for `build --locked` to hold later builds to.
+//! `orchestrate lock`: writes down what the cache has for a recipe, for `build --locked` to hold later builds to, and has
+//! the cache keep it.
 
 use crate::arguments::LockArguments;
 use crate::exit::{ExitCode, Failure};
@@ -27,6 +28,7 @@ pub fn run(arguments: &LockArguments) -> Result<ExitCode, Failure> {
         folder_of(&arguments.recipe.recipe),
     );
     if former.as_ref().is_some_and(|former| former.to_text() == lock.to_text()) {
+        store.register_roots(&path)?;
         output::line(&format!("{} is up to date", path.display()))?;
         return Ok(ExitCode::Done);
     }
@@ -40,6 +42,7 @@ pub fn run(arguments: &LockArguments) -> Result<ExitCode, Failure> {
             .try_for_each(|difference| output::line(&format!("  {difference}")))?;
     }
     lock.write(&path)?;
+    store.register_roots(&path)?;
     output::line(&format!(
         "wrote {}: {} actions, {} external files",
         path.display(),

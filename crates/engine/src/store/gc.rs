@@ -1,6 +1,7 @@
-//! Garbage collection: what no recent run named goes, and what was remembered of inputs long ago.
+//! Garbage collection: what no recent run and no lock file names goes, and what was remembered of inputs long ago.
 //!
-//! Roots are the results that the last runs of each recipe named, with their trees and blobs. Invariants:
+//! Roots are the results that the last runs of each recipe and profile named, and those that registered lock files name,
+//! with their trees and blobs. Invariants:
 //! - Roots are never removed, and what they refer to neither.
 //! - Nobody else has the store open meanwhile, so that no build loses what it is about to refer to; what a dead build
 //!   left without a result is garbage.
@@ -28,7 +29,7 @@ pub struct GcOptions {
     pub max_bytes: Option<u64>,
     /// Removes the results that were made longer ago.
     pub max_age: Option<Duration>,
-    /// How many runs of each recipe name roots. Runs without any result do not count.
+    /// How many runs of each recipe and profile name roots. Runs without any result do not count.
     pub keep_last: usize,
     /// Only tells what would be removed.
     pub dry_run: bool,
@@ -90,6 +91,7 @@ impl Store {
 
     fn collect(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
         let recorded = recorded_keys(self, options.keep_last)?;
+        let registered = self.registered()?;
         let now = SystemTime::now();
         let before = self.survey()?;
         let damaged = Asides::split(self.unnamed("quarantine")?, now, ASIDE)?;
@@ -103,7 +105,7 @@ impl Store {
             checkpoints.shrink(max.saturating_sub(holdings.bytes + others));
         }
         let others = others + checkpoints.kept_bytes();
-        let is_root = |result: &Held| recorded.recent.contains(&result.key);
+        let is_root = |result: &Held| recorded.recent.contains(&result.key) || registered.keys.contains(&result.key);
         let roots = holdings.results.iter().filter(|result| is_root(result)).count();
         for at in oldest_first(&holdings.results, is_root) {
             let age = now
@@ -132,7 +134,10 @@ impl Store {
             self.remove_leases()?;
             damaged.remove()?;
             checkpoints.remove()?;
-            forgotten.iter().try_for_each(|entry| remove_file(&entry.path))?;
+            let entries = forgotten.iter().chain(&registered.lapsed);
+            entries
+                .map(|entry| remove_file(&entry.path))
+                .collect::<Result<(), _>>()?;
         }
         let left = before.without(&removed);
         let bytes_over = options

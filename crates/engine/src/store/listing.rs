@@ -43,7 +43,7 @@ pub struct ListedResult {
     pub own_bytes: u64,
     /// When it was made.
     pub made: SystemTime,
-    /// Whether one of a recipe's last runs needed it.
+    /// Whether one of a recipe's last runs needed it, or a registered lock file names it.
     pub is_root: bool,
     /// What it was called by recorded runs, the newest first; one name a recipe.
     pub names: Vec<RecordedName>,
@@ -57,12 +57,14 @@ struct Artifact {
 }
 
 impl Store {
-    /// All whole results, oldest first. Roots are what the last `keep_last` runs of each recipe needed.
+    /// All whole results, oldest first. Roots are what the last `keep_last` runs of each recipe and profile needed, and
+    /// what registered lock files name.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn results(&self, keep_last: usize) -> Result<Vec<ListedResult>, StoreError> {
-        let roots = recorded_keys(self, keep_last)?.recent;
+        let mut roots = recorded_keys(self, keep_last)?.recent;
+        roots.extend(self.registered()?.keys);
         let mut names = recorded_names(self)?;
         let mut results = Vec::new();
         let mut artifacts: HashMap<Digest, Artifact> = HashMap::new();

@@ -8,6 +8,7 @@
 //! | `results/ab/<key>` | action results: the action cache |
 //! | `runs/` | run records |
 //! | `stat/ab/<digest>` | the stat cache: digests of external inputs; may be lost at any time |
+//! | `roots/ab/<digest>` | paths of the lock files that keep results |
 //! | `leases/` | locks of what is being made |
 //! | `checkpoints/ab/<key>/` | what steps need to go on after an interruption, by trajectory |
 //! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
@@ -44,6 +45,7 @@ mod materialize;
 mod occupancy;
 mod publish;
 mod result;
+mod roots;
 mod session;
 mod stat;
 mod survey;

@@ -1,7 +1,9 @@
 //! Surveying, verifying and collecting garbage: what goes, what stays, and that a build afterwards is none the wiser.
 
 use crate::fixture::{Built, Workshop, action, all, concatenate, files_below, flip_bit, graph, options, overwrite};
-use orchestrate_engine::{ActionGraph, GcOptions, GcReport, Input, Lookup, Outcome, StoreError, Survey};
+use orchestrate_engine::{
+    ActionGraph, BuildOptions, Digest, GcOptions, GcReport, Input, Lookup, Outcome, StoreError, Survey, Variant,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -129,6 +131,85 @@ fn each_recipe_has_its_last_runs_and_runs_without_results_do_not_count() {
     assert_eq!((report.roots, report.removed.results.files), (2, 2));
     assert!(build("one", "1").started().is_empty());
     assert!(build("two", "4").started().is_empty());
+}
+
+#[test]
+fn each_profile_of_a_recipe_has_its_last_runs() {
+    let workshop = Workshop::new();
+    let build = |profile: Option<&str>, text: &str| {
+        let variant = Variant {
+            profile: profile.map(str::to_owned),
+            overrides: Vec::new(),
+            digest: Digest::of_bytes(text.as_bytes()),
+        };
+        let options = BuildOptions {
+            variant: Some(variant),
+            ..options(1, false)
+        };
+        let graph = graph(&[("a", text, &[])]);
+        workshop.build_under(&options, &graph, &all(&graph), concatenate)
+    };
+    build(None, "full");
+    for text in ["1", "2", "3", "4"] {
+        build(Some("smoke"), text);
+    }
+    // One of an earlier version, whose record tells no variant, counts as one without a profile.
+    workshop.build(&graph(&[("a", "of an earlier version", &[])]));
+    let report = gc(&workshop, &keep(2));
+    assert_eq!((report.roots, report.removed.results.files), (4, 2));
+    assert!(build(None, "full").started().is_empty());
+    assert!(build(Some("smoke"), "4").started().is_empty());
+}
+
+#[test]
+fn what_a_lock_file_names_stays_until_the_file_is_changed_or_gone() {
+    let workshop = Workshop::new();
+    let lock = workshop.path("recipe.lock");
+    let key = |built: &Built| built.report.actions.values().next().unwrap().key.unwrap();
+    let keys = ["1", "2", "3", "4"].map(|text| key(&workshop.build(&graph(&[("a", text, &[])]))));
+    fs::write(&lock, format!("key = \"{}\"\nkey = \"{}\"\n", keys[0], keys[1])).unwrap();
+    workshop.store().register_roots(&lock).unwrap();
+    let left = |options: &GcOptions| -> Vec<bool> {
+        let roots = gc(&workshop, options).roots;
+        let results = workshop.store().results(options.keep_last).unwrap();
+        assert_eq!(results.iter().filter(|result| result.is_root).count(), roots);
+        keys.iter()
+            .map(|key| results.iter().any(|result| result.key == *key))
+            .collect()
+    };
+    assert_eq!(left(&keep(1)), [true, true, false, true]);
+    let small = GcOptions {
+        max_bytes: Some(0),
+        max_age: Some(Duration::ZERO),
+        ..keep(0)
+    };
+    assert_eq!(left(&small), [true, true, false, false], "whatever its size and age");
+    fs::write(&lock, format!("<<<<<<< ours\nkey = \"{}\"\n", keys[1])).unwrap();
+    assert_eq!(left(&keep(0)), [false, true, false, false], "as the file is now");
+    assert_eq!(workshop.store().verify_all(false).unwrap().damaged, []);
+    fs::remove_file(&lock).unwrap();
+    assert_eq!(left(&keep(0)), [false; 4]);
+    assert!(files_below(&workshop.path("store/roots")).is_empty(), "it has lapsed");
+    assert!(workshop.store().register_roots(&lock).is_err(), "there is no such file");
+}
+
+#[test]
+fn a_registration_that_is_damaged_names_nothing_and_is_made_anew() {
+    let workshop = Workshop::new();
+    let built = workshop.build(&graph(&[("a", "1", &[])]));
+    let lock = workshop.path("recipe.lock");
+    let key = built.report.actions.values().next().unwrap().key.unwrap();
+    fs::write(&lock, key.to_string()).unwrap();
+    workshop.store().register_roots(&lock).unwrap();
+    let registration = files_below(&workshop.path("store/roots")).pop_first().unwrap();
+    flip_bit(&registration);
+    let damaged = workshop.store().verify_all(false).unwrap().damaged;
+    assert_eq!(damaged[0].what, "registration of a lock file");
+    workshop.store().register_roots(&lock).unwrap();
+    assert_eq!(gc(&workshop, &keep(0)).roots, 1);
+    flip_bit(&registration);
+    assert_eq!(gc(&workshop, &keep(0)).roots, 0);
+    assert!(!registration.exists());
 }
 
 #[test]
