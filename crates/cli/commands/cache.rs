@@ -115,7 +115,8 @@ fn gc(arguments: &CacheGc) -> Result<ExitCode, Failure> {
     ))?;
     if report.bytes_over > 0 {
         output::note(&format!(
-            "that is {} more than --max-size: what the last runs need is never removed; a smaller --keep-last needs less",
+            "that is {} more than --max-size: what the last runs were asked for is never removed; a smaller --keep-last \
+             needs less",
             bytes(report.bytes_over)
         ));
     }

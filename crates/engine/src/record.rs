@@ -64,6 +64,9 @@ pub struct ActionRecord {
     pub tree: Option<Digest>,
     /// What came of it.
     pub outcome: RecordedOutcome,
+    /// Whether it was what the build was asked for rather than made on the way to that, where the record says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_target: Option<bool>,
     /// Why it ran, if it did.
     pub reason: Option<Reason>,
     /// How long it ran.
@@ -320,6 +323,8 @@ impl Store {
 pub(crate) struct RecordedKeys {
     /// Those with a result in the last runs of each recipe and profile.
     pub(crate) recent: HashSet<ActionKey>,
+    /// Those of them that were made on the way to what was asked for, in all of these runs.
+    pub(crate) on_the_way: HashSet<ActionKey>,
     /// All.
     pub(crate) all: HashSet<ActionKey>,
 }
@@ -330,6 +335,7 @@ pub(crate) struct RecordedKeys {
 pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedKeys, StoreError> {
     let mut keys = RecordedKeys::default();
     let mut runs: HashMap<Option<Source>, usize> = HashMap::new();
+    let mut targets: HashSet<ActionKey> = HashSet::new();
     for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
         let source = source_of(&mut lines);
@@ -339,10 +345,11 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
                 Ok(Line::Action(ActionRecord {
                     key: Some(key),
                     outcome,
+                    is_target,
                     ..
                 })) => {
                     keys.all.insert(key);
-                    with_result.extend(outcome.has_result().then_some(key));
+                    with_result.extend(outcome.has_result().then_some((key, is_target.unwrap_or(true))));
                 }
                 Ok(Line::Run { .. } | Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => {}
             }
@@ -350,9 +357,13 @@ pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedK
         let earlier = runs.entry(source).or_default();
         if *earlier < keep_last && !with_result.is_empty() {
             *earlier += 1;
-            keys.recent.extend(with_result);
+            for (key, is_target) in with_result {
+                keys.recent.insert(key);
+                targets.extend(is_target.then_some(key));
+            }
         }
     }
+    keys.on_the_way = keys.recent.difference(&targets).copied().collect();
     Ok(keys)
 }
 

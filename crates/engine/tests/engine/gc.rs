@@ -254,10 +254,90 @@ fn the_oldest_go_until_the_rest_fits() {
     let fits = gc(&workshop, &limit(total, 0));
     assert_eq!((fits.removed.total().files, fits.bytes_over), (0, 0));
     let one_less = gc(&workshop, &limit(total - 1, 0));
-    assert_eq!((present(&files), one_less.bytes_over), ([false, true, true], 0));
+    assert_eq!((present(&files), one_less.bytes_over), ([true; 3], 0));
+    assert_eq!(
+        one_less.removed.total().files,
+        1,
+        "the bytes of the oldest: {one_less:?}"
+    );
     let over = gc(&workshop, &limit(0, 1));
     assert_eq!(present(&files), [false, false, true], "a root stays, however large");
     assert_eq!((over.roots, over.bytes_over), (1, over.left.total().bytes));
+}
+
+/// A chain whose artifacts are large beside all else.
+fn large_chain(last: &str) -> ActionGraph {
+    let [a, b] = ["a", "b"].map(|text| text.repeat(50_000));
+    graph(&[("a", &a, &[]), ("b", &b, &["a"]), ("c", &last.repeat(50_000), &["b"])])
+}
+
+#[test]
+fn bytes_made_on_the_way_go_before_results_and_a_build_is_none_the_wiser() {
+    let (workshop, clean) = (Workshop::new(), Workshop::new());
+    let first = workshop.build_last(&large_chain("c"));
+    let limit = GcOptions {
+        max_bytes: Some(350_000),
+        ..keep(3)
+    };
+    let report = gc(&workshop, &limit);
+    assert_eq!((report.roots, report.bytes_over), (3, 0));
+    assert_eq!(
+        (report.left.results.files, report.left.blobs.files),
+        (3, 1),
+        "of c alone"
+    );
+    let results = workshop.store().results(3).unwrap();
+    assert!(results.iter().all(|result| result.is_root && result.bytes.is_some()));
+    assert!(results.iter().filter(|result| result.own_bytes > 1000).count() == 1);
+    assert_eq!(workshop.store().verify_all(false).unwrap().damaged, []);
+    let again = workshop.build_last(&large_chain("c"));
+    assert!(again.started().is_empty(), "{:?}", again.reasons());
+    assert_eq!(trees(&again), trees(&first));
+    // What an edit behind them needs is made again, and nothing else.
+    let edited = workshop.build_last(&large_chain("C"));
+    assert_eq!(edited.started(), ["a", "b", "c"]);
+    assert_eq!(edited.reasons()["a"], "the content of out is no longer in the store");
+    assert_eq!(trees(&edited), trees(&clean.build_last(&large_chain("C"))));
+    assert!(workshop.build_last(&large_chain("c")).started().is_empty());
+}
+
+#[test]
+fn bytes_of_old_results_go_first_and_their_results_last() {
+    let workshop = Workshop::new();
+    let old = workshop.build_last(&large_chain("1"));
+    workshop.build_last(&large_chain("2"));
+    let mut left = workshop.store().survey().unwrap();
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        let limit = GcOptions {
+            max_bytes: Some(left.total().bytes - 1),
+            ..keep(1)
+        };
+        left = gc(&workshop, &limit).left;
+        counts.push((left.results.files, left.blobs.files, left.trees.files));
+        assert_eq!(result_file(&workshop, &old, "c").exists(), left.results.files == 4);
+    }
+    assert_eq!(counts, [(4, 3, 4), (4, 2, 4), (4, 1, 4), (3, 1, 3)]);
+    assert!(workshop.build_last(&large_chain("2")).started().is_empty());
+}
+
+#[test]
+fn bytes_stay_that_a_record_does_not_tell_to_be_made_on_the_way() {
+    let workshop = Workshop::new();
+    workshop.build_last(&large_chain("c"));
+    let record = files_below(&workshop.path("store/runs")).pop_first().unwrap();
+    let text = fs::read_to_string(&record).unwrap();
+    assert_eq!(text.matches(",\"is_target\":false").count(), 2);
+    fs::write(&record, text.replace(",\"is_target\":false", "")).unwrap();
+    let limit = GcOptions {
+        max_bytes: Some(0),
+        ..keep(3)
+    };
+    assert_eq!(gc(&workshop, &limit).left.blobs.files, 3);
+    // Nor if another run was asked for them.
+    fs::write(&record, text).unwrap();
+    workshop.build(&large_chain("c"));
+    assert_eq!(gc(&workshop, &limit).left.blobs.files, 3);
 }
 
 #[test]
