@@ -3,7 +3,7 @@
 use crate::workspace::{Run, Workspace};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 
 fn json_lines(run: &Run) -> Vec<Value> {
     run.stdout
@@ -266,4 +266,62 @@ fn the_status_tells_running_builds_from_those_that_were_killed() {
         after.starts_with("nothing is running\n") && after.ends_with("  ended without a word\n"),
         "{after}"
     );
+}
+
+/// Runs the binary where the folder `ro` is a read-only disk that holds what `cache` holds; nothing where that cannot
+/// be arranged.
+fn run_on_read_only(workspace: &Workspace, arguments: &[&str]) -> Option<Output> {
+    let script = "mount -t tmpfs tmpfs ro && cp -a cache/. ro && mount -o remount,ro ro || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(env!("CARGO_BIN_EXE_orchestrate"))
+        .args(arguments)
+        .args(["--cache", "ro"])
+        .current_dir(workspace.path(""))
+        .env("NO_COLOR", "1");
+    let output = command.output().ok()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_arranged = output.status.code() != Some(99) && !said.contains("unshare: ");
+    is_arranged.then_some(output)
+}
+
+#[test]
+fn whoever_only_asks_is_answered_by_a_cache_that_cannot_be_written() {
+    let workspace = built_thrice();
+    std::fs::create_dir(workspace.path("ro")).unwrap();
+    let asked: [&[&str]; 9] = [
+        &["status"],
+        &["runs"],
+        &["log", "recipe.toml", "teacher"],
+        &["diff", "last~2"],
+        &["cache", "stat"],
+        &["cache", "ls", "--format", "json"],
+        &["cache", "verify"],
+        &["why", "recipe.toml", "prune"],
+        &["plan", "recipe.toml"],
+    ];
+    for arguments in asked {
+        let Some(output) = run_on_read_only(&workspace, arguments) else {
+            eprintln!("skipped: file systems cannot be mounted here");
+            return;
+        };
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {told}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(told, workspace.succeed(arguments).stdout, "{arguments:?}");
+    }
+    let build = run_on_read_only(&workspace, &["build", "recipe.toml"]).unwrap();
+    let told = String::from_utf8_lossy(&build.stderr);
+    assert_eq!(build.status.code(), Some(6), "{told}");
+    assert!(
+        told.contains("Read-only file system") && told.contains("--cache DIR"),
+        "{told}"
+    );
+    std::fs::create_dir(workspace.path("empty")).unwrap();
+    workspace.succeed(&["runs", "--cache", "empty"]);
+    assert_eq!(std::fs::read_dir(workspace.path("empty")).unwrap().count(), 0);
 }

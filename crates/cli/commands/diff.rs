@@ -2,7 +2,7 @@
 //!
 //! Metrics and measurements are those in the cache: of results that were removed since, none are told.
 
-use super::cache::open_existing;
+use super::cache::read_existing;
 use crate::arguments::{Diff, Format};
 use crate::clock::rfc3339;
 use crate::exit::{ExitCode, Failure};
@@ -38,7 +38,7 @@ struct ActionDiff<'a> {
 
 /// Compares.
 pub fn run(arguments: &Diff) -> Result<ExitCode, Failure> {
-    let store = open_existing(&arguments.cache)?;
+    let store = read_existing(&arguments.cache)?;
     let runs = runs_of(arguments.recipe.as_deref(), store.runs()?)?;
     let read = |run: &RunSummary| -> Result<RecordedRun, Failure> {
         let vanished = || Failure::Usage(format!("the record of run {} was just removed", run.id.short()));

@@ -165,6 +165,7 @@ pub(crate) struct RunRecord {
 impl RunRecord {
     /// Begins the record of a run of `variant` of `recipe`, and removes the oldest ones of that recipe and profile.
     pub(crate) fn start(store: &Store, recipe: &str, variant: Option<&Variant>) -> Result<Self, StoreError> {
+        store.require_writable()?;
         let folder = runs_folder(store);
         let records = list_records(&folder)?;
         remove_oldest(&records, &(recipe.to_owned(), profile_of(variant)))?;
@@ -416,7 +417,12 @@ pub(crate) struct RecordFile {
 /// The records in `folder`, oldest first.
 pub(crate) fn list_records(folder: &Path) -> Result<Vec<RecordFile>, StoreError> {
     let mut records = Vec::new();
-    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
+        Err(error) => return Err(StoreError::io("list", folder)(error)),
+    };
+    for entry in entries {
         let path = entry.map_err(StoreError::io("list", folder))?.path();
         let name = path
             .file_name()

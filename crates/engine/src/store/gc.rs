@@ -70,7 +70,8 @@ impl Store {
     /// [`StoreError::InUse`] if another process, or another [`Store`] of this one, has the folder open;
     /// [`StoreError::Io`].
     pub fn gc(&mut self, options: &GcOptions) -> Result<GcReport, StoreError> {
-        self.occupancy.alone(&self.root, || self.collect(options))
+        let (_, occupancy) = self.to_write()?;
+        occupancy.alone(&self.root, || self.collect(options))
     }
 
     /// Removes the bytes of the oldest results, and then the results, until the store holds at most `max_bytes`, roots

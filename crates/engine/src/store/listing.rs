@@ -111,6 +111,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn remove_result(&self, key: &ActionKey) -> Result<bool, StoreError> {
+        self.require_writable()?;
         let path = self.path_of("results", key.digest());
         if !path.exists() {
             return Ok(false);

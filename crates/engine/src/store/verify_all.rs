@@ -52,6 +52,9 @@ impl Store {
             ("stat", "entry of the stat cache", is_whole_entry),
             ("roots", "registration of a lock file", has_its_digest),
         ];
+        if repair {
+            self.require_writable()?;
+        }
         let mut report = VerifyReport::default();
         for (section, what, is_whole) in sections {
             for file in self.named(section)? {
