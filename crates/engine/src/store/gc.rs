@@ -141,10 +141,8 @@ impl Store {
             self.remove_leases()?;
             damaged.remove()?;
             checkpoints.remove()?;
-            let entries = forgotten.iter().chain(&registered.lapsed);
-            entries
-                .map(|entry| remove_file(&entry.path))
-                .collect::<Result<(), _>>()?;
+            let mut entries = forgotten.iter().chain(&registered.lapsed);
+            entries.try_for_each(|entry| remove_file(&entry.path))?;
         }
         let left = before.without(&removed);
         let bytes_over = options

@@ -36,6 +36,8 @@ mod reproduce;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod roots;
+#[cfg(test)]
 mod runs;
 #[cfg(test)]
 mod scale;
