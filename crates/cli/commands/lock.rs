@@ -33,7 +33,7 @@ pub fn run(arguments: &LockArguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::Done);
     }
     if let Some(former) = &former {
-        let mut changed = differences(former, &session, &store, &[])?;
+        let mut changed = differences(former, &arguments.recipe.recipe, &session, &store, &[])?;
         let same_key = |name: &String, key| former.action.get(name).is_some_and(|former| former.key == key);
         let artifacts = lock.action.iter().filter(|(name, locked)| same_key(name, locked.key));
         changed.extend(former.other_artifacts(artifacts.map(|(name, locked)| (name.as_str(), locked.artifact))));
