@@ -144,10 +144,23 @@ fn runs_are_compared_step_by_step() {
     );
     assert!(diff.contains("\n  measured: prune.evaluate: latency_ms_p50 "), "{diff}");
     assert!(diff.ends_with("\n3 of 5 steps have other artifacts\n"), "{diff}");
+    assert!(diff.contains("\nrecipe: says something else, "), "{diff}");
+    assert!(
+        !diff.contains("\nprofile: ") && !diff.contains("\noverrides: "),
+        "{diff}"
+    );
     let code = |arguments: &[&str]| workspace.run(&[&["diff", "--exit-code"], arguments].concat()).code;
     assert_eq!((code(&["last~2"]), code(&["last", "last"])), (Some(1), Some(0)));
     let lines = json_lines(&workspace.succeed(&["diff", "last~2", "last", "--format", "json"]));
     let prune = lines.iter().find(|line| line["step"] == "prune").unwrap();
+    let rounds = prune["actions"].as_array().unwrap();
+    let round = rounds
+        .iter()
+        .find(|action| action["action"] == "prune.prune-2")
+        .unwrap();
+    let [old, new] = [0, 1].map(|run| round["tree"][run].as_str().unwrap()[..10].to_owned());
+    let artifact = format!("\n  prune.prune-2: artifact {old} → {new}\n");
+    assert!(old != new && diff.contains(&artifact), "{artifact}{diff}");
     let evaluate = prune["actions"].as_array().unwrap().last().unwrap();
     assert_eq!(
         (&prune["equal"], &evaluate["changes"][0]),
@@ -157,6 +170,34 @@ fn runs_are_compared_step_by_step() {
     // What a run did not build is not there.
     let part = workspace.succeed(&["diff", "last~1"]).stdout;
     assert!(part.contains("\nexport: not there, ran; artifacts differ\n"), "{part}");
+}
+
+#[test]
+fn runs_are_compared_by_what_the_recipe_said() {
+    let workspace = Workspace::new();
+    let recipe = std::fs::read_to_string(workspace.path("recipe.toml")).unwrap();
+    let build = |more: &[&str]| workspace.build(&[&["teacher"], more].concat());
+    let with_profile = format!("{recipe}\n[profile.smoke]\nstep.teacher.epochs = 1\n");
+    workspace.write("recipe.toml", &with_profile);
+    build(&[]);
+    // Comments, and profiles that are not chosen, say nothing.
+    let edited = with_profile.replace("epochs = 1", "epochs = 3");
+    workspace.write("recipe.toml", format!("# a comment\n{edited}"));
+    build(&[]);
+    build(&["--profile", "smoke", "--set", "recipe.seed=5", "--device", "cpu"]);
+    let same = workspace.succeed(&["diff", "last~2", "last~1"]).stdout;
+    assert!(same.contains("\nrecipe: says the same\n\n"), "{same}");
+    let other = workspace.succeed(&["diff", "last~1"]).stdout;
+    assert!(other.contains("\nrecipe: says something else, "), "{other}");
+    let variant = "\nprofile: none → smoke\noverrides: none → recipe.seed=5 recipe.device=cpu\n\n";
+    assert!(other.contains(variant), "{other}");
+    let runs = json_lines(&workspace.succeed(&["runs", "--format", "json"]));
+    assert_eq!(
+        (&runs[2]["profile"], &runs[0]["profile"]),
+        (&"smoke".into(), &Value::Null)
+    );
+    assert_eq!(runs[0]["recipe_digest"], runs[1]["recipe_digest"]);
+    assert_eq!(runs[2]["overrides"][0], "recipe.seed=5");
 }
 
 #[test]
