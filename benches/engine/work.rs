@@ -40,6 +40,7 @@ pub fn build_all(store: &str, count: &str, executor: &str) -> Outcome<()> {
     };
     let options = BuildOptions {
         recipe: RECIPE.to_owned(),
+        variant: None,
         slots: NonZeroUsize::new(slots).unwrap_or(NonZeroUsize::MIN),
         keep_going: false,
         memory: None,

@@ -151,7 +151,7 @@ pub struct Build {
     /// given, `none` for no limit. A build with an action that is expected to need more is refused before anything runs.
     #[arg(long, value_name = "SIZE", env = "ORCHESTRATE_MEMORY", value_parser = crate::quantity::cap)]
     pub memory: Option<Cap>,
-    /// After a build that ran something, remove the oldest results that the last runs of no recipe need until the cache
+    /// After a build that ran something, remove the oldest results that no recent run and no lock file needs until the cache
     /// is no larger; `none` keeps all.
     #[arg(
         long, value_name = "SIZE", default_value = "50GB", env = "ORCHESTRATE_CACHE_SIZE",
@@ -298,7 +298,8 @@ pub enum Cache {
     Stat(CacheStat),
     /// Read all of it and name what is damaged; exit code 3 if anything is.
     Verify(CacheVerify),
-    /// Remove what the last runs of each recipe do not need. Without a size or an age, all of that.
+    /// Remove what neither the last runs of each recipe and profile nor lock files need. Without a size or an age, all of
+    /// that.
     Gc(CacheGc),
     /// List the results in it, the newest last.
     Ls(CacheLs),
@@ -332,7 +333,7 @@ pub struct CacheGc {
     /// Remove the results that are older, such as 12h or 30d.
     #[arg(long, value_name = "AGE", value_parser = crate::quantity::age)]
     pub max_age: Option<Duration>,
-    /// Keep whatever the last N runs of each recipe needed.
+    /// Keep whatever the last N runs of each recipe and profile needed. What lock files name is kept in any case.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub keep_last: usize,
     /// Only say what would go.

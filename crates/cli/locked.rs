@@ -4,9 +4,8 @@ use crate::arguments::Build;
 use crate::exit::Failure;
 use crate::output;
 use crate::session::Session;
-use orchestrate_engine::{ActionId, BuildReport, KeyDocument, Store, documents};
+use orchestrate_engine::{ActionId, BuildReport, Store, documents};
 use orchestrate_recipe::lock::{Lock, LockDifference, LockError};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The lock that a build is held to.
@@ -16,11 +15,13 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Reads the lock. With `--locked`, a recipe that differs from it is refused; without, a lock that is not up to date
+    /// Reads the lock. With `--locked`, a recipe that differs from it is refused, and the cache keeps
+    /// what is locked from then on; without, a lock that is not up to date
     /// is worth a note.
     ///
     /// # Errors
-    /// Only with `--locked`: [`Failure::Lock`] if there is no lock or it cannot be read, [`Failure::LockDiffers`].
+    /// Only with `--locked`: [`Failure::Lock`] if there is no lock or it cannot be read, [`Failure::LockDiffers`], and the
+    /// store's own.
     pub fn read(arguments: &Build, session: &Session, store: &Store) -> Result<Self, Failure> {
         let path = Lock::path(&arguments.recipe.recipe, arguments.recipe.profile.as_deref());
         let lock = match Lock::read(&path) {
@@ -32,9 +33,14 @@ impl Locked {
                 return Ok(Self { path, lock: None });
             }
         };
-        let differences = differences(&lock, session, store, &arguments.steps)?;
+        let differences = differences(&lock, &arguments.recipe.recipe, session, store, &arguments.steps)?;
         if differences.is_empty() {
-            let lock = arguments.locked.then_some(lock);
+            if !arguments.locked {
+                return Ok(Self { path, lock: None });
+            }
+            // Before anything runs, so that nothing of what is locked is collected meanwhile.
+            store.register_roots(&path)?;
+            let lock = Some(lock);
             return Ok(Self { path, lock });
         }
         if arguments.locked {
@@ -73,12 +79,13 @@ impl Locked {
     }
 }
 
-/// In what the present recipe and its files differ from `lock`.
+/// In what the present recipe, whose file is `recipe`, and its files differ from `lock`.
 ///
 /// # Errors
 /// If an input file cannot be read.
 pub fn differences(
     lock: &Lock,
+    recipe: &Path,
     session: &Session,
     store: &Store,
     steps: &[String],
@@ -86,11 +93,7 @@ pub fn differences(
     let graph = &session.lowered.graph;
     let artifact = |id: ActionId| lock.artifact(&graph.get(id).name);
     let documents = documents(graph, store, &session.lowered.targets(steps), &artifact)?;
-    let by_name: BTreeMap<String, Option<KeyDocument>> = documents
-        .into_iter()
-        .map(|(id, document)| (graph.get(id).name.clone(), document))
-        .collect();
-    Ok(lock.differences(&by_name, steps.is_empty()))
+    Ok(lock.differences(graph, &documents, folder_of(recipe), steps.is_empty()))
 }
 
 /// The folder of `recipe`, as its files' paths begin.

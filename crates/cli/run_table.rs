@@ -83,9 +83,13 @@ pub fn lines(runs: &[RunSummary]) -> Vec<String> {
 
 /// A run in JSON.
 pub fn object(run: &RunSummary) -> Value {
+    let variant = run.variant.as_ref();
     json!({
         "run": run.id.short(),
         "recipe": run.recipe,
+        "recipe_digest": variant.map(|variant| variant.digest),
+        "profile": variant.and_then(|variant| variant.profile.as_deref()),
+        "overrides": variant.map(|variant| &variant.overrides),
         "started": rfc3339(run.started_millis),
         "seconds": seconds(run),
         "process": run.process,

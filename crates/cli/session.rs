@@ -3,7 +3,7 @@
 use crate::arguments::{CacheArguments, RecipeArguments};
 use crate::exit::Failure;
 use crate::output;
-use orchestrate_engine::{EngineError, Store};
+use orchestrate_engine::{EngineError, Store, StoreError, Variant};
 use orchestrate_recipe::{Finding, Loaded, Lowered, Overrides, Recipe, open_device};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Session {
     pub recipe: Recipe,
     pub text: String,
+    /// Which variant of the recipe it is.
+    pub variant: Variant,
     pub lowered: Lowered,
     /// What looks like an oversight in the recipe; it was shown.
     pub warnings: Vec<Finding>,
@@ -36,6 +38,7 @@ impl Session {
             recipe,
             warnings,
             text,
+            variant,
             step_places,
         } = Recipe::load(&arguments.recipe, &overrides)?;
         for warning in &warnings {
@@ -45,6 +48,7 @@ impl Session {
         Ok(Self {
             recipe,
             text,
+            variant,
             lowered,
             warnings,
             step_places,
@@ -85,6 +89,20 @@ impl Session {
 pub fn open_store(arguments: &CacheArguments) -> Result<Store, Failure> {
     require_utf8("--cache", &arguments.cache)?;
     Ok(Store::open(&arguments.cache)?)
+}
+
+/// Opens the store that the command line names for a command that only asks, which does with one that cannot be written.
+/// Where it can be, the digests of large inputs are remembered.
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_store_to_ask(arguments: &CacheArguments) -> Result<Store, Failure> {
+    match open_store(arguments) {
+        Err(Failure::Engine(EngineError::Store(StoreError::NotWritable { .. }))) => {
+            Ok(Store::open_to_read(&arguments.cache)?)
+        }
+        opened => opened,
+    }
 }
 
 /// Refuses a path that orders to workers and JSON cannot hold; `option` is how the command line calls it.

@@ -3,7 +3,7 @@
 use crate::workspace::{Run, Workspace};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 
 fn json_lines(run: &Run) -> Vec<Value> {
     run.stdout
@@ -164,10 +164,23 @@ fn runs_are_compared_step_by_step() {
     );
     assert!(diff.contains("\n  measured: prune.evaluate: latency_ms_p50 "), "{diff}");
     assert!(diff.ends_with("\n3 of 5 steps have other artifacts\n"), "{diff}");
+    assert!(diff.contains("\nrecipe: says something else, "), "{diff}");
+    assert!(
+        !diff.contains("\nprofile: ") && !diff.contains("\noverrides: "),
+        "{diff}"
+    );
     let code = |arguments: &[&str]| workspace.run(&[&["diff", "--exit-code"], arguments].concat()).code;
     assert_eq!((code(&["last~2"]), code(&["last", "last"])), (Some(1), Some(0)));
     let lines = json_lines(&workspace.succeed(&["diff", "last~2", "last", "--format", "json"]));
     let prune = lines.iter().find(|line| line["step"] == "prune").unwrap();
+    let rounds = prune["actions"].as_array().unwrap();
+    let round = rounds
+        .iter()
+        .find(|action| action["action"] == "prune.prune-2")
+        .unwrap();
+    let [old, new] = [0, 1].map(|run| round["tree"][run].as_str().unwrap()[..10].to_owned());
+    let artifact = format!("\n  prune.prune-2: artifact {old} → {new}\n");
+    assert!(old != new && diff.contains(&artifact), "{artifact}{diff}");
     let evaluate = prune["actions"].as_array().unwrap().last().unwrap();
     assert_eq!(
         (&prune["equal"], &evaluate["changes"][0]),
@@ -177,6 +190,34 @@ fn runs_are_compared_step_by_step() {
     // What a run did not build is not there.
     let part = workspace.succeed(&["diff", "last~1"]).stdout;
     assert!(part.contains("\nexport: not there, ran; artifacts differ\n"), "{part}");
+}
+
+#[test]
+fn runs_are_compared_by_what_the_recipe_said() {
+    let workspace = Workspace::new();
+    let recipe = std::fs::read_to_string(workspace.path("recipe.toml")).unwrap();
+    let build = |more: &[&str]| workspace.build(&[&["teacher"], more].concat());
+    let with_profile = format!("{recipe}\n[profile.smoke]\nstep.teacher.epochs = 1\n");
+    workspace.write("recipe.toml", &with_profile);
+    build(&[]);
+    // Comments, and profiles that are not chosen, say nothing.
+    let edited = with_profile.replace("epochs = 1", "epochs = 3");
+    workspace.write("recipe.toml", format!("# a comment\n{edited}"));
+    build(&[]);
+    build(&["--profile", "smoke", "--set", "recipe.seed=5", "--device", "cpu"]);
+    let same = workspace.succeed(&["diff", "last~2", "last~1"]).stdout;
+    assert!(same.contains("\nrecipe: says the same\n\n"), "{same}");
+    let other = workspace.succeed(&["diff", "last~1"]).stdout;
+    assert!(other.contains("\nrecipe: says something else, "), "{other}");
+    let variant = "\nprofile: none → smoke\noverrides: none → recipe.seed=5 recipe.device=cpu\n\n";
+    assert!(other.contains(variant), "{other}");
+    let runs = json_lines(&workspace.succeed(&["runs", "--format", "json"]));
+    assert_eq!(
+        (&runs[2]["profile"], &runs[0]["profile"]),
+        (&"smoke".into(), &Value::Null)
+    );
+    assert_eq!(runs[0]["recipe_digest"], runs[1]["recipe_digest"]);
+    assert_eq!(runs[2]["overrides"][0], "recipe.seed=5");
 }
 
 #[test]
@@ -286,4 +327,62 @@ fn the_status_tells_running_builds_from_those_that_were_killed() {
         after.starts_with("nothing is running\n") && after.ends_with("  ended without a word\n"),
         "{after}"
     );
+}
+
+/// Runs the binary where the folder `ro` is a read-only disk that holds what `cache` holds; nothing where that cannot
+/// be arranged.
+fn run_on_read_only(workspace: &Workspace, arguments: &[&str]) -> Option<Output> {
+    let script = "mount -t tmpfs tmpfs ro && cp -a cache/. ro && mount -o remount,ro ro || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(env!("CARGO_BIN_EXE_orchestrate"))
+        .args(arguments)
+        .args(["--cache", "ro"])
+        .current_dir(workspace.path(""))
+        .env("NO_COLOR", "1");
+    let output = command.output().ok()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_arranged = output.status.code() != Some(99) && !said.contains("unshare: ");
+    is_arranged.then_some(output)
+}
+
+#[test]
+fn whoever_only_asks_is_answered_by_a_cache_that_cannot_be_written() {
+    let workspace = built_thrice();
+    std::fs::create_dir(workspace.path("ro")).unwrap();
+    let asked: [&[&str]; 9] = [
+        &["status"],
+        &["runs"],
+        &["log", "recipe.toml", "teacher"],
+        &["diff", "last~2"],
+        &["cache", "stat"],
+        &["cache", "ls", "--format", "json"],
+        &["cache", "verify"],
+        &["why", "recipe.toml", "prune"],
+        &["plan", "recipe.toml"],
+    ];
+    for arguments in asked {
+        let Some(output) = run_on_read_only(&workspace, arguments) else {
+            eprintln!("skipped: file systems cannot be mounted here");
+            return;
+        };
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {told}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(told, workspace.succeed(arguments).stdout, "{arguments:?}");
+    }
+    let build = run_on_read_only(&workspace, &["build", "recipe.toml"]).unwrap();
+    let told = String::from_utf8_lossy(&build.stderr);
+    assert_eq!(build.status.code(), Some(6), "{told}");
+    assert!(
+        told.contains("Read-only file system") && told.contains("--cache DIR"),
+        "{told}"
+    );
+    std::fs::create_dir(workspace.path("empty")).unwrap();
+    workspace.succeed(&["runs", "--cache", "empty"]);
+    assert_eq!(std::fs::read_dir(workspace.path("empty")).unwrap().count(), 0);
 }

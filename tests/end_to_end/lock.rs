@@ -1,7 +1,7 @@
 //! What is locked is held, and what is checked is told: `lock`, `build --locked` and `build --check`.
 
 use crate::workspace::{Events, Workspace};
-use orchestrate_engine::{Lookup, Store};
+use orchestrate_engine::{Digest, Lookup, Store};
 
 fn locked_workspace() -> Workspace {
     let workspace = Workspace::new();
@@ -38,10 +38,13 @@ fn what_differs_is_told_before_anything_runs() {
     );
     let run = workspace.run(&["build", "recipe.toml", "--locked", "--cache", "empty"]);
     assert_eq!(run.code, Some(5), "{}", run.stderr);
+    let locked = digest_and_size(&text);
+    let found = digest_and_size(&text.replace("dull", "bleak"));
     let told = workspace.masked(&run.stderr);
+    let told = told.replace(&locked, "[before]").replace(&found, "[now]");
     let expected = "error: this differs from recipe.lock:\n  \
+                    input file train.tsv: [before] → [now]\n  \
                     again.evaluate: is not in the lock\n  \
-                    data:texts: input train changed\n  \
                     teacher: training.epochs 2 → 3\n\
                     nothing was run. If this is as it should be, build without `--locked`, then run `orchestrate lock` and \
                     commit the lock file";
@@ -51,6 +54,93 @@ fn what_differs_is_told_before_anything_runs() {
     assert!(told.contains("recipe.lock is not up to date: 3 differences"), "{told}");
     let told = workspace.succeed(&["lock", "recipe.toml"]).stdout;
     assert!(told.contains("  teacher: training.epochs 2 → 3\n"), "{told}");
+    workspace.succeed(&["build", "recipe.toml", "--locked"]);
+}
+
+/// How a difference to a lock tells the content of a file.
+fn digest_and_size(content: &str) -> String {
+    let digest = Digest::of_bytes(content.as_bytes()).short();
+    format!("{} bytes of digest {digest}", content.len())
+}
+
+/// What is written of inputs and of numerics classes is held, also where no key tells.
+#[test]
+fn a_lock_is_held_to_its_inputs_and_numerics_classes() {
+    let workspace = locked_workspace();
+    let text = std::fs::read_to_string(workspace.path("recipe.lock")).unwrap();
+    let test = std::fs::read_to_string(workspace.path("test.tsv")).unwrap();
+    let digest = Digest::of_bytes(test.as_bytes()).to_string();
+    let other = "0".repeat(64);
+    let input = text.find("[input.\"test.tsv\"]").unwrap();
+    let of_input = |from: &str, to: &str| format!("{}{}", &text[..input], text[input..].replacen(from, to, 1));
+    let teacher = text.find("[action.teacher]").unwrap();
+    let of_teacher = |from: &str, to: &str| format!("{}{}", &text[..teacher], text[teacher..].replacen(from, to, 1));
+    let is = digest_and_size(&test);
+    let class = text[teacher..]
+        .split("numerics = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let cases = [
+        (
+            of_input(&digest, &other),
+            format!("input file test.tsv: {} bytes of digest 0000000000 → {is}", test.len()),
+        ),
+        (
+            of_input(&format!("size = {}", test.len()), "size = 7"),
+            format!(
+                "input file test.tsv: {} → {is}",
+                is.replacen(&test.len().to_string(), "7", 1)
+            ),
+        ),
+        (
+            of_teacher(&format!("numerics = \"{class}\""), "numerics = \"another\""),
+            format!("teacher: numerics class another → {class}"),
+        ),
+    ];
+    for (edited, told) in cases {
+        assert_ne!(edited, text);
+        workspace.write("recipe.lock", edited);
+        let run = workspace.run(&["build", "recipe.toml", "--locked"]);
+        assert_eq!(run.code, Some(5), "{told}: {}", run.stderr);
+        let expected = format!("error: this differs from recipe.lock:\n  {told}\nnothing was run.");
+        assert!(run.stderr.starts_with(&expected), "{expected}\n{}", run.stderr);
+        workspace.succeed(&["lock", "recipe.toml"]);
+        assert_eq!(std::fs::read_to_string(workspace.path("recipe.lock")).unwrap(), text);
+    }
+}
+
+/// The size of any file is limited, so that no lock can be written whole: with the signal ignored, writing fails as on a
+/// full disk; without, the process is killed within the write.
+#[test]
+fn a_lock_that_cannot_be_written_whole_leaves_the_one_before() {
+    let workspace = locked_workspace();
+    let before = std::fs::read_to_string(workspace.path("recipe.lock")).unwrap();
+    assert!(before.len() > 4096, "more than may be written");
+    workspace.edit("learning_rate = 1e-4", "learning_rate = 2e-4");
+    workspace.build(&[]);
+    for (trap, is_told) in [("trap '' XFSZ; ", true), ("", false)] {
+        let script = format!("{trap}ulimit -c 0; ulimit -f 4; exec \"$0\" lock recipe.toml");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_orchestrate")]);
+        let output = shell
+            .current_dir(workspace.path(""))
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        if is_told {
+            assert_eq!(output.status.code(), Some(6), "{told}");
+            assert!(told.contains("cannot write the lock file recipe.lock: "), "{told}");
+        } else {
+            assert!(!output.status.success(), "{told}");
+        }
+        assert_eq!(std::fs::read_to_string(workspace.path("recipe.lock")).unwrap(), before);
+    }
+    let told = workspace.succeed(&["lock", "recipe.toml"]).stdout;
+    assert!(told.contains("wrote recipe.lock"), "{told}");
     workspace.succeed(&["build", "recipe.toml", "--locked"]);
 }
 

@@ -84,12 +84,17 @@ fn bring_up_to_date<'a>(
     let executor = executor(slots, memory)?;
     let options = BuildOptions {
         recipe: session.recipe.name.clone(),
+        variant: Some(session.variant.clone()),
         slots,
         keep_going: arguments.keep_going,
         memory,
         checkpoint_every: arguments.checkpoint_every.0,
     };
-    let targets = session.lowered.targets(&arguments.steps);
+    let mut targets = session.lowered.targets(&arguments.steps);
+    if arguments.check {
+        // What runs a second time reads the bytes of all its inputs, which may have been collected.
+        targets = session.lowered.graph.ancestors_of(&targets).into_iter().collect();
+    }
     let once = || -> Result<Built<'a>, Failure> {
         let report = build(
             &session.lowered.graph,
@@ -146,12 +151,12 @@ fn keep_below(cap: Cap, store: &mut Store) {
         Ok(Some(report)) => {
             let (removed, left) = (report.removed.total().bytes, report.left.total().bytes);
             let over = if report.bytes_over > 0 {
-                "; the rest is needed by the last runs"
+                "; the rest is what the last runs were asked for"
             } else {
                 ""
             };
             output::note(&format!(
-                "cache: removed {} that no recent run needs, {} left, at most {} wanted (--cache-size){over}",
+                "cache: removed {}, {} left, at most {} wanted (--cache-size){over}",
                 size(removed),
                 size(left),
                 size(max_bytes)

@@ -3,7 +3,7 @@
 use super::{cache_ls, cache_rm};
 use crate::arguments::{Cache, CacheArguments, CacheGc, CacheStat, CacheVerify};
 use crate::exit::{ExitCode, Failure};
-use crate::session::open_store;
+use crate::session::{open_store, require_utf8};
 use crate::{output, table};
 use orchestrate_engine::{GcOptions, Store, Survey, Tally};
 
@@ -23,17 +23,32 @@ pub fn run(command: &Cache) -> Result<ExitCode, Failure> {
 /// # Errors
 /// [`Failure::Usage`] if there is none, and the store's own.
 pub fn open_existing(arguments: &CacheArguments) -> Result<Store, Failure> {
-    if !arguments.cache.exists() {
-        return Err(Failure::Usage(format!(
-            "there is no cache {}; name it with `--cache DIR`",
-            arguments.cache.display()
-        )));
-    }
+    require_existing(arguments)?;
     open_store(arguments)
 }
 
+/// The same to be read: nothing is changed there, so that it may be a cache that cannot be written.
+///
+/// # Errors
+/// As [`open_existing`].
+pub fn read_existing(arguments: &CacheArguments) -> Result<Store, Failure> {
+    require_existing(arguments)?;
+    require_utf8("--cache", &arguments.cache)?;
+    Ok(Store::open_to_read(&arguments.cache)?)
+}
+
+fn require_existing(arguments: &CacheArguments) -> Result<(), Failure> {
+    if arguments.cache.exists() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "there is no cache {}; name it with `--cache DIR`",
+        arguments.cache.display()
+    )))
+}
+
 fn stat(arguments: &CacheStat) -> Result<ExitCode, Failure> {
-    let survey = open_existing(&arguments.cache)?.survey()?;
+    let survey = read_existing(&arguments.cache)?.survey()?;
     for (name, tally) in sections(&survey) {
         output::line(&row(name, tally))?;
     }
@@ -59,7 +74,12 @@ fn row(name: &str, tally: Tally) -> String {
 }
 
 fn verify(arguments: &CacheVerify) -> Result<ExitCode, Failure> {
-    let report = open_existing(&arguments.cache)?.verify_all(arguments.repair)?;
+    let store = if arguments.repair {
+        open_existing(&arguments.cache)?
+    } else {
+        read_existing(&arguments.cache)?
+    };
+    let report = store.verify_all(arguments.repair)?;
     for damage in &report.damaged {
         output::line(&format!("damaged {}: {}", damage.what, damage.path.display()))?;
     }
@@ -107,7 +127,7 @@ fn gc(arguments: &CacheGc) -> Result<ExitCode, Failure> {
     ))?;
     let word = if arguments.dry_run { "would leave" } else { "left" };
     output::line(&format!(
-        "{word} {}: {} results, of which the last {} runs of each recipe need {}",
+        "{word} {}: {} results, of which the last {} runs of each recipe and lock files need {}",
         bytes(report.left.total().bytes),
         report.left.results.files,
         arguments.keep_last,
@@ -115,7 +135,8 @@ fn gc(arguments: &CacheGc) -> Result<ExitCode, Failure> {
     ))?;
     if report.bytes_over > 0 {
         output::note(&format!(
-            "that is {} more than --max-size: what the last runs need is never removed; a smaller --keep-last needs less",
+            "that is {} more than --max-size: what the last runs were asked for is never removed; a smaller --keep-last \
+             needs less",
             bytes(report.bytes_over)
         ));
     }

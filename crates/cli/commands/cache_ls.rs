@@ -1,6 +1,6 @@
 //! `orchestrate cache ls`: the results in the cache, the newest last.
 
-use super::cache::open_existing;
+use super::cache::read_existing;
 use crate::arguments::{CacheLs, Format};
 use crate::clock::{age, rfc3339};
 use crate::columns::{Align, columns};
@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn run(arguments: &CacheLs) -> Result<ExitCode, Failure> {
     let recipe = arguments.recipe.as_deref().map(recipe_name).transpose()?;
     let keep_last = GcOptions::default().keep_last;
-    let mut results = open_existing(&arguments.cache)?.results(keep_last)?;
+    let mut results = read_existing(&arguments.cache)?.results(keep_last)?;
     if let Some(recipe) = &recipe {
         results.retain(|result| result.names.iter().any(|name| name.recipe == *recipe));
     }
@@ -69,7 +69,8 @@ fn show(
     }
     output::note(&format!(
         "{} results; bytes: of the artifact's files, which results may share; own: what only this result holds, and \
-         would go with it; needed: by one of the last {keep_last} runs of a recipe, so that `cache gc` keeps it",
+         would go with it; needed: by one of the last {keep_last} runs of a recipe and profile or by a lock file, so that `cache gc` \
+         keeps it",
         results.len()
     ));
     Ok(())

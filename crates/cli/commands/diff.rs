@@ -1,8 +1,9 @@
-//! `orchestrate diff RUN RUN`: what differs between two recorded runs, step by step, down to the parts of the keys.
+//! `orchestrate diff RUN RUN`: what differs between two recorded runs: what the recipe said, and step by step, down to
+//! the parts of the keys and the artifacts.
 //!
 //! Metrics and measurements are those in the cache: of results that were removed since, none are told.
 
-use super::cache::open_existing;
+use super::cache::read_existing;
 use crate::arguments::{Diff, Format};
 use crate::clock::rfc3339;
 use crate::exit::{ExitCode, Failure};
@@ -10,7 +11,7 @@ use crate::run_choice::runs_of;
 use crate::run_table::{self, RunOutcome};
 use crate::{output, table};
 use orchestrate_engine::{
-    ActionRecord, ActionResult, Change, KeyDifference, RecordedOutcome, RecordedRun, RunSummary, Store,
+    ActionRecord, ActionResult, Change, Digest, KeyDifference, RecordedOutcome, RecordedRun, RunSummary, Store, Variant,
 };
 use orchestrate_recipe::report::number;
 use serde_json::{Map, Value, json};
@@ -38,7 +39,7 @@ struct ActionDiff<'a> {
 
 /// Compares.
 pub fn run(arguments: &Diff) -> Result<ExitCode, Failure> {
-    let store = open_existing(&arguments.cache)?;
+    let store = read_existing(&arguments.cache)?;
     let runs = runs_of(arguments.recipe.as_deref(), store.runs()?)?;
     let read = |run: &RunSummary| -> Result<RecordedRun, Failure> {
         let vanished = || Failure::Usage(format!("the record of run {} was just removed", run.id.short()));
@@ -111,9 +112,14 @@ impl<'a> ActionDiff<'a> {
         Ok(diff)
     }
 
+    /// The artifacts.
+    fn trees(&self) -> [Option<Digest>; 2] {
+        self.records.map(|record| record.and_then(|record| record.tree))
+    }
+
     /// Whether the artifacts are equal. An action without one in either run made no difference.
     fn is_equal(&self) -> bool {
-        let [old, new] = self.records.map(|record| record.and_then(|record| record.tree));
+        let [old, new] = self.trees();
         old == new
     }
 
@@ -197,6 +203,11 @@ impl StepDiff<'_> {
                 output::line(&format!("  {}: {words}", action.name))?;
             }
         }
+        for action in self.actions.iter().filter(|action| !action.is_equal()) {
+            let told = |tree: Option<Digest>| tree.map_or_else(|| "none".to_owned(), |tree| tree.short());
+            let [old, new] = action.trees().map(told);
+            output::line(&format!("  {}: artifact {old} → {new}", action.name))?;
+        }
         for action in &self.actions {
             show_figures("", action.name, &action.metrics)?;
         }
@@ -221,6 +232,35 @@ fn show_figures(what: &str, action: &str, figures: &Figures) -> Result<(), Failu
     output::line(&format!("  {what}{action}: {}", different.join(", ")))
 }
 
+/// In what the variants of the recipe differ that were built in the old and in the new run.
+fn variant_lines(variants: [Option<&Variant>; 2]) -> Vec<String> {
+    let [Some(old), Some(new)] = variants else {
+        return vec!["recipe: not recorded by every run".to_owned()];
+    };
+    let mut lines = vec![if old.digest == new.digest {
+        "recipe: says the same".to_owned()
+    } else {
+        format!(
+            "recipe: says something else, {} → {}",
+            old.digest.short(),
+            new.digest.short()
+        )
+    }];
+    let told = |words: Option<&str>| words.unwrap_or("none").to_owned();
+    if old.profile != new.profile {
+        let [old, new] = [old, new].map(|variant| told(variant.profile.as_deref()));
+        lines.push(format!("profile: {old} → {new}"));
+    }
+    if old.overrides != new.overrides {
+        let in_words = |variant: &Variant| {
+            let all = variant.overrides.join(" ");
+            told(Some(all.as_str()).filter(|all| !all.is_empty()))
+        };
+        lines.push(format!("overrides: {} → {}", in_words(old), in_words(new)));
+    }
+    lines
+}
+
 fn show(old: &RecordedRun, new: &RecordedRun, steps: &[StepDiff<'_>]) -> Result<(), Failure> {
     for (word, run) in [("old", &old.summary), ("new", &new.summary)] {
         output::line(&format!(
@@ -231,6 +271,9 @@ fn show(old: &RecordedRun, new: &RecordedRun, steps: &[StepDiff<'_>]) -> Result<
             RunOutcome::of(run).words()
         ))?;
     }
+    variant_lines([&old.summary, &new.summary].map(|run| run.variant.as_ref()))
+        .iter()
+        .try_for_each(|line| output::line(line))?;
     output::line("")?;
     steps.iter().try_for_each(StepDiff::show)?;
     let different = steps.iter().filter(|step| !step.is_equal()).count();

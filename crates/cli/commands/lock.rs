@@ -1,4 +1,5 @@
-//! `orchestrate lock`: writes down what the cache has for a recipe, for `build --locked` to hold later builds to.
+//! `orchestrate lock`: writes down what the cache has for a recipe, for `build --locked` to hold later builds to, and has
+//! the cache keep it.
 
 use crate::arguments::LockArguments;
 use crate::exit::{ExitCode, Failure};
@@ -27,11 +28,12 @@ pub fn run(arguments: &LockArguments) -> Result<ExitCode, Failure> {
         folder_of(&arguments.recipe.recipe),
     );
     if former.as_ref().is_some_and(|former| former.to_text() == lock.to_text()) {
+        store.register_roots(&path)?;
         output::line(&format!("{} is up to date", path.display()))?;
         return Ok(ExitCode::Done);
     }
     if let Some(former) = &former {
-        let mut changed = differences(former, &session, &store, &[])?;
+        let mut changed = differences(former, &arguments.recipe.recipe, &session, &store, &[])?;
         let same_key = |name: &String, key| former.action.get(name).is_some_and(|former| former.key == key);
         let artifacts = lock.action.iter().filter(|(name, locked)| same_key(name, locked.key));
         changed.extend(former.other_artifacts(artifacts.map(|(name, locked)| (name.as_str(), locked.artifact))));
@@ -40,6 +42,7 @@ pub fn run(arguments: &LockArguments) -> Result<ExitCode, Failure> {
             .try_for_each(|difference| output::line(&format!("  {difference}")))?;
     }
     lock.write(&path)?;
+    store.register_roots(&path)?;
     output::line(&format!(
         "wrote {}: {} actions, {} external files",
         path.display(),

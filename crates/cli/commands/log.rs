@@ -3,7 +3,7 @@
 //! What is known of an action comes from run records and results alone, so that a step that the recipe no longer has can
 //! be asked for too.
 
-use super::cache::open_existing;
+use super::cache::read_existing;
 use crate::arguments::{Format, Log};
 use crate::clock::rfc3339;
 use crate::exit::{ExitCode, Failure};
@@ -33,7 +33,7 @@ struct Ran {
 
 /// Prints it.
 pub fn run(arguments: &Log) -> Result<ExitCode, Failure> {
-    let store = open_existing(&arguments.cache)?;
+    let store = read_existing(&arguments.cache)?;
     let all = store.runs()?;
     let runs = runs_of(Some(&arguments.recipe), all.clone())?;
     let chosen = match &arguments.run {

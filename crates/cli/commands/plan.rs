@@ -3,7 +3,7 @@
 use crate::arguments::{Format, Plan};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
-use crate::session::{Session, open_store};
+use crate::session::{Session, open_store_to_ask};
 use orchestrate_engine::{Decision, PlannedAction, memory_in_words, plan};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ pub fn run(arguments: &Plan) -> Result<ExitCode, Failure> {
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(&arguments.steps)?;
     session.require_device()?;
-    let store = open_store(&arguments.cache)?;
+    let store = open_store_to_ask(&arguments.cache)?;
     let targets = session.lowered.targets(&arguments.steps);
     let plan = plan(&session.lowered.graph, &store, &targets, &session.recipe.name)?;
     let width = plan.actions.iter().map(|action| action.name.len()).max().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! `orchestrate runs`: the recorded runs, the newest last, where a terminal shows it.
 
-use super::cache::open_existing;
+use super::cache::read_existing;
 use crate::arguments::{Format, Runs};
 use crate::exit::{ExitCode, Failure};
 use crate::run_choice::runs_of;
@@ -8,7 +8,7 @@ use crate::{output, run_table};
 
 /// Prints them.
 pub fn run(arguments: &Runs) -> Result<ExitCode, Failure> {
-    let mut runs = runs_of(arguments.recipe.as_deref(), open_existing(&arguments.cache)?.runs()?)?;
+    let mut runs = runs_of(arguments.recipe.as_deref(), read_existing(&arguments.cache)?.runs()?)?;
     if let Some(limit) = arguments.limit {
         runs.drain(..runs.len().saturating_sub(limit));
     }

@@ -1,6 +1,6 @@
 //! `orchestrate status`: what runs on this cache at this moment, and the last run of each recipe.
 
-use super::cache::open_existing;
+use super::cache::read_existing;
 use crate::arguments::{Format, Status};
 use crate::clock::{rfc3339, seconds_since};
 use crate::exit::{ExitCode, Failure};
@@ -28,7 +28,7 @@ enum Doing {
 
 /// Prints it.
 pub fn run(arguments: &Status) -> Result<ExitCode, Failure> {
-    let store = open_existing(&arguments.cache)?;
+    let store = read_existing(&arguments.cache)?;
     let now = Now::look(&store)?;
     match arguments.format {
         Format::Human => now.show()?,

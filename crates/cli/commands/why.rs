@@ -5,7 +5,7 @@ use crate::arguments::Why;
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use crate::run_choice::{RunChoice, runs_of};
-use crate::session::{Session, open_store};
+use crate::session::{Session, open_store_to_ask};
 use orchestrate_engine::{
     ActionGraph, Change, Decision, Input, KeyDifference, KeyDocument, PlannedAction, Reason, RecordedRun, Store, plan,
 };
@@ -17,7 +17,7 @@ pub fn run(arguments: &Why) -> Result<ExitCode, Failure> {
     let session = Session::open(&arguments.recipe)?;
     session.require_steps(std::slice::from_ref(&arguments.step))?;
     session.require_device()?;
-    let store = open_store(&arguments.cache)?;
+    let store = open_store_to_ask(&arguments.cache)?;
     let targets = session.lowered.targets(std::slice::from_ref(&arguments.step));
     let plan = plan(&session.lowered.graph, &store, &targets, &session.recipe.name)?;
     let by_name: BTreeMap<&str, &PlannedAction> = plan.actions.iter().map(|a| (a.name.as_str(), a)).collect();

@@ -63,3 +63,43 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is the same in every reason of its kind, and one of it.
+    fn in_every(reason: &Reason) -> &'static str {
+        match reason {
+            Reason::NeverRan => "never ran",
+            Reason::Changed(_) => "0.001 → 0.0005",
+            Reason::DocumentLost { .. } => ", whose key document is lost",
+            Reason::OutputsMissing { .. } => " is no longer in the store",
+            Reason::Corrupt { .. } => " in the store was corrupt",
+            Reason::ResultUnreadable => "its result in the store was damaged",
+            Reason::Check => "to check that it gives the same again",
+        }
+    }
+
+    #[test]
+    fn every_reason_is_in_the_table_of_the_documentation_as_it_is_told() {
+        let table = include_str!("../../../docs/caching.md");
+        let digest = Digest::of_bytes(b"");
+        let former = digest.to_string().parse().expect("a digest names a key");
+        let what = "a blob".to_owned();
+        let reasons = [
+            Reason::NeverRan,
+            Reason::DocumentLost { former },
+            Reason::OutputsMissing { what },
+            Reason::Corrupt { digest },
+            Reason::ResultUnreadable,
+            Reason::Check,
+        ];
+        for reason in reasons {
+            let words = in_every(&reason);
+            assert!(reason.to_string().contains(words), "{reason}");
+            let is_told = |line: &str| line.starts_with("| `") && line.contains(words);
+            assert!(table.lines().any(is_told), "{reason}");
+        }
+    }
+}

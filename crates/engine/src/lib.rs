@@ -78,7 +78,7 @@ pub use key::{ActionKey, InputDigest, KEY_SCHEMA, KeyDocument};
 pub use memory::memory_in_words;
 pub use plan::{Decision, Plan, PlannedAction, documents, plan};
 pub use process::ProcessExecutor;
-pub use record::{ActionRecord, RecordedOutcome, RunCounts, StartedAction};
+pub use record::{ActionRecord, RecordedOutcome, RunCounts, StartedAction, Variant};
 pub use report::{ActionOutcome, ActionReport, BuildReport};
 pub use reproduce::{Describe, Reproduction, reproduce};
 pub use result::ActionResult;

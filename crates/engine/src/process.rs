@@ -152,7 +152,8 @@ impl Running {
                 break self.kill();
             }
         };
-        self.drain(on);
+        let is_awaited = !cancel.is_now();
+        self.drain(is_awaited, on);
         self.stop = None;
         if cancel.is_now() && self.verdict.is_none() {
             return Err(ExecutionError::Cancelled);
@@ -184,14 +185,16 @@ impl Running {
         }
     }
 
-    /// Hears what the child said before it ended. Whoever inherited its pipes may keep them open: that is not waited
-    /// for.
-    fn drain(&mut self, on: &mut dyn FnMut(Notice)) {
+    /// Hears what the child said before it ended. What came of its work, if that `is_awaited`, may be late on a machine
+    /// that is busy. Whoever inherited its pipes may keep them open: that is not waited for.
+    fn drain(&mut self, is_awaited: bool, on: &mut dyn FnMut(Notice)) {
         let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline
-            && let Ok(heard) = self.heard.recv_timeout(POLL)
-        {
-            self.take(heard, on);
+        while Instant::now() < deadline {
+            match self.heard.recv_timeout(POLL) {
+                Ok(heard) => self.take(heard, on),
+                Err(RecvTimeoutError::Timeout) if is_awaited && self.verdict.is_none() => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 

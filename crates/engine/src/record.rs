@@ -21,7 +21,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Records of one recipe that are kept; older ones are removed.
+/// Records of one recipe and profile that are kept; older ones are removed.
 const KEPT: usize = 100;
 
 /// Bytes of lines that are written at once.
@@ -64,6 +64,9 @@ pub struct ActionRecord {
     pub tree: Option<Digest>,
     /// What came of it.
     pub outcome: RecordedOutcome,
+    /// Whether it was what the build was asked for rather than made on the way to that, where the record says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_target: Option<bool>,
     /// Why it ran, if it did.
     pub reason: Option<Reason>,
     /// How long it ran.
@@ -117,6 +120,19 @@ impl RunCounts {
     }
 }
 
+/// Which variant of its recipe a run builds. Run records tell it; no key has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// The profile, if one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// What the command line laid over the recipe, as it was written, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    /// Of what the recipe says with all of these.
+    pub digest: Digest,
+}
+
 /// One line of a record.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
@@ -124,6 +140,8 @@ pub(crate) enum Line {
     Run {
         recipe: String,
         started_millis: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        variant: Option<Variant>,
     },
     Started(StartedAction),
     Action(ActionRecord),
@@ -145,11 +163,12 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
-    /// Begins the record of a run of `recipe`, and removes the recipe's oldest ones.
-    pub(crate) fn start(store: &Store, recipe: &str) -> Result<Self, StoreError> {
+    /// Begins the record of a run of `variant` of `recipe`, and removes the oldest ones of that recipe and profile.
+    pub(crate) fn start(store: &Store, recipe: &str, variant: Option<&Variant>) -> Result<Self, StoreError> {
+        store.require_writable()?;
         let folder = runs_folder(store);
         let records = list_records(&folder)?;
-        remove_oldest(&records, recipe)?;
+        remove_oldest(&records, &(recipe.to_owned(), profile_of(variant)))?;
         let millis = now_millis();
         let newest = records.last().map_or(0, |newest| newest.number);
         let mut number = millis.max(newest.saturating_add(1));
@@ -166,6 +185,7 @@ impl RunRecord {
                     record.append(&Line::Run {
                         recipe: recipe.to_owned(),
                         started_millis: millis,
+                        variant: variant.cloned(),
                     });
                     record.flush()?;
                     return Ok(record);
@@ -270,7 +290,7 @@ impl History {
         let Some(mut lines) = lines_of(path)? else {
             return Ok(());
         };
-        if recipe_of(&mut lines).as_ref() != Some(&self.recipe) {
+        if source_of(&mut lines).is_none_or(|(recipe, _)| recipe != self.recipe) {
             return Ok(());
         }
         let mut of_this_run = HashMap::new();
@@ -302,40 +322,49 @@ impl Store {
 /// The keys that run records name.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedKeys {
-    /// Those with a result in the last runs of each recipe.
+    /// Those with a result in the last runs of each recipe and profile.
     pub(crate) recent: HashSet<ActionKey>,
+    /// Those of them that were made on the way to what was asked for, in all of these runs.
+    pub(crate) on_the_way: HashSet<ActionKey>,
     /// All.
     pub(crate) all: HashSet<ActionKey>,
 }
 
-/// The keys that the records in `store` name; recent are those of the last `keep_last` runs of each recipe, of which
-/// runs without any result, such as those that failed at once, are none.
+/// The keys that the records in `store` name; recent are those of the last `keep_last` runs of each recipe and
+/// profile, of which runs without any result, such as those that failed at once, are none. A run whose record does not
+/// tell a profile, as those of earlier versions, is one without.
 pub(crate) fn recorded_keys(store: &Store, keep_last: usize) -> Result<RecordedKeys, StoreError> {
     let mut keys = RecordedKeys::default();
-    let mut runs: HashMap<Option<String>, usize> = HashMap::new();
+    let mut runs: HashMap<Option<Source>, usize> = HashMap::new();
+    let mut targets: HashSet<ActionKey> = HashSet::new();
     for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
-        let recipe = recipe_of(&mut lines);
+        let source = source_of(&mut lines);
         let mut with_result = Vec::new();
         for line in lines {
             match serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) {
                 Ok(Line::Action(ActionRecord {
                     key: Some(key),
                     outcome,
+                    is_target,
                     ..
                 })) => {
                     keys.all.insert(key);
-                    with_result.extend(outcome.has_result().then_some(key));
+                    with_result.extend(outcome.has_result().then_some((key, is_target.unwrap_or(true))));
                 }
                 Ok(Line::Run { .. } | Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => {}
             }
         }
-        let earlier = runs.entry(recipe).or_default();
+        let earlier = runs.entry(source).or_default();
         if *earlier < keep_last && !with_result.is_empty() {
             *earlier += 1;
-            keys.recent.extend(with_result);
+            for (key, is_target) in with_result {
+                keys.recent.insert(key);
+                targets.extend(is_target.then_some(key));
+            }
         }
     }
+    keys.on_the_way = keys.recent.difference(&targets).copied().collect();
     Ok(keys)
 }
 
@@ -344,7 +373,9 @@ pub(crate) fn recorded_names(store: &Store) -> Result<HashMap<ActionKey, Vec<Rec
     let mut names: HashMap<ActionKey, Vec<RecordedName>> = HashMap::new();
     for RecordFile { path, .. } in list_records(&runs_folder(store))?.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
-        let Some(recipe) = recipe_of(&mut lines) else { continue };
+        let Some((recipe, _)) = source_of(&mut lines) else {
+            continue;
+        };
         for line in lines {
             let Ok(Line::Action(record)) = serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) else {
                 continue;
@@ -386,7 +417,12 @@ pub(crate) struct RecordFile {
 /// The records in `folder`, oldest first.
 pub(crate) fn list_records(folder: &Path) -> Result<Vec<RecordFile>, StoreError> {
     let mut records = Vec::new();
-    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(records),
+        Err(error) => return Err(StoreError::io("list", folder)(error)),
+    };
+    for entry in entries {
         let path = entry.map_err(StoreError::io("list", folder))?.path();
         let name = path
             .file_name()
@@ -401,15 +437,15 @@ pub(crate) fn list_records(folder: &Path) -> Result<Vec<RecordFile>, StoreError>
     Ok(records)
 }
 
-/// Removes those of `records` of `recipe` that are too many, one more being about to be made.
-fn remove_oldest(records: &[RecordFile], recipe: &str) -> Result<(), StoreError> {
+/// Removes those of `records` of `source` that are too many, one more being about to be made.
+fn remove_oldest(records: &[RecordFile], source: &Source) -> Result<(), StoreError> {
     if records.len() < KEPT {
         return Ok(());
     }
     let mut kept = 1;
     for RecordFile { path, .. } in records.iter().rev() {
         let Some(mut lines) = lines_of(path)? else { continue };
-        if recipe_of(&mut lines).as_deref() != Some(recipe) {
+        if source_of(&mut lines).as_ref() != Some(source) {
             continue;
         }
         kept += 1;
@@ -432,10 +468,17 @@ pub(crate) fn lines_of(path: &Path) -> Result<Option<io::Split<BufReader<File>>>
     }
 }
 
-/// The recipe that the first line names.
-fn recipe_of(lines: &mut io::Split<BufReader<File>>) -> Option<String> {
+/// A recipe's name, and a profile of it.
+type Source = (String, Option<String>);
+
+fn profile_of(variant: Option<&Variant>) -> Option<String> {
+    variant.and_then(|variant| variant.profile.clone())
+}
+
+/// The recipe and profile that the first line names.
+fn source_of(lines: &mut io::Split<BufReader<File>>) -> Option<Source> {
     match serde_json::from_slice(&lines.next()?.ok()?) {
-        Ok(Line::Run { recipe, .. }) => Some(recipe),
+        Ok(Line::Run { recipe, variant, .. }) => Some((recipe, profile_of(variant.as_ref()))),
         Ok(Line::Started(_) | Line::Action(_) | Line::End { .. }) | Err(_) => None,
     }
 }

@@ -75,6 +75,7 @@ impl From<&ActionReport> for ActionRecord {
             key: report.key,
             tree: report.result.as_ref().map(|result| result.tree),
             outcome: report.outcome.recorded(),
+            is_target: None,
             reason: report.reason.clone(),
             seconds: report.seconds,
             ended_millis: None,

@@ -5,7 +5,7 @@
 //! for others to find out.
 
 use crate::digest::Digest;
-use crate::record::{ActionRecord, Line, RunCounts, StartedAction, lines_of, list_records, runs_folder};
+use crate::record::{ActionRecord, Line, RunCounts, StartedAction, Variant, lines_of, list_records, runs_folder};
 use crate::store::{Store, StoreError, is_locked};
 use std::collections::HashMap;
 use std::fmt;
@@ -62,6 +62,8 @@ pub struct RunSummary {
     pub id: RunId,
     /// The recipe's name.
     pub recipe: String,
+    /// Which variant of it was built, where the record says so.
+    pub variant: Option<Variant>,
     /// The process that built.
     pub process: u32,
     /// When it began, in milliseconds since 1970.
@@ -126,13 +128,19 @@ fn summary(path: &Path) -> Result<Option<RunSummary>, StoreError> {
         return Ok(None);
     };
     let first = lines.next().and_then(Result::ok).unwrap_or_default();
-    let Ok(Line::Run { recipe, started_millis }) = serde_json::from_slice(&first) else {
+    let Ok(Line::Run {
+        recipe,
+        started_millis,
+        variant,
+    }) = serde_json::from_slice(&first)
+    else {
         return Ok(None);
     };
     let (state, counts) = end;
     Ok(Some(RunSummary {
         id: RunId::of(path),
         recipe,
+        variant,
         process: process_of(path),
         started_millis,
         state,
@@ -180,7 +188,11 @@ fn read(path: &Path) -> Result<Option<RecordedRun>, StoreError> {
     let mut unfinished: Vec<StartedAction> = Vec::new();
     for line in lines {
         match serde_json::from_slice(&line.map_err(StoreError::io("read", path))?) {
-            Ok(Line::Run { recipe, started_millis }) => begun = Some((recipe, started_millis)),
+            Ok(Line::Run {
+                recipe,
+                started_millis,
+                variant,
+            }) => begun = Some((recipe, started_millis, variant)),
             Ok(Line::Started(started)) => unfinished.push(started),
             Ok(Line::Action(action)) => {
                 unfinished.retain(|started| started.action != action.action);
@@ -200,10 +212,11 @@ fn read(path: &Path) -> Result<Option<RecordedRun>, StoreError> {
     for action in &actions {
         counts.add(action.outcome);
     }
-    Ok(begun.map(|(recipe, started_millis)| RecordedRun {
+    Ok(begun.map(|(recipe, started_millis, variant)| RecordedRun {
         summary: RunSummary {
             id: RunId::of(path),
             recipe,
+            variant,
             process: process_of(path),
             started_millis,
             state: end.unwrap_or(if is_alive { RunState::Running } else { RunState::Lost }),

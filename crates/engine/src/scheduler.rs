@@ -22,7 +22,7 @@ use crate::job::{BadInput, Done, Halt, Job, JobContext, catch_panic};
 use crate::memory::too_large;
 use crate::pools::Pools;
 use crate::ready::{MemoryWaits, urgencies};
-use crate::record::RunRecord;
+use crate::record::{RunRecord, Variant};
 use crate::report::{ActionOutcome, ActionReport, BuildReport};
 use crate::result::ActionResult;
 use crate::states::{ActionState, States};
@@ -42,6 +42,8 @@ const MAX_REBUILDS: u32 = 2;
 pub struct BuildOptions {
     /// Name of the recipe, under which run records are kept.
     pub recipe: String,
+    /// Which variant of it, as run records tell it.
+    pub variant: Option<Variant>,
     /// Depth of the main pool.
     pub slots: NonZeroUsize,
     /// Whether to go on with what does not depend on a failed action.
@@ -78,7 +80,8 @@ pub fn build(
         verified: Mutex::new(HashSet::new()),
     };
     let mut assessor = Assessor::new(graph, store, &options.recipe)?;
-    let states = States::new(graph, targets, sink, RunRecord::start(store, &options.recipe)?);
+    let record = RunRecord::start(store, &options.recipe, options.variant.as_ref())?;
+    let states = States::new(graph, targets, sink, record);
     sink(RunEvent::RunStarted {
         recipe: options.recipe.clone(),
         actions: states.len(),

@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) state: ActionState,
     /// How many of its direct inputs have no known artifact.
     unknown_inputs: usize,
+    /// Whether the build was asked for it.
+    is_target: bool,
     /// Whether its result is of use only with its bytes.
     pub(crate) needs_bytes: bool,
     /// Why it must run whatever is found in the store.
@@ -97,6 +99,7 @@ impl<'a> States<'a> {
         let node = |id: ActionId| Node {
             state: ActionState::Waiting,
             unknown_inputs: graph.dependencies(id).len(),
+            is_target: targeted.contains(&id),
             needs_bytes: targeted.contains(&id),
             forced: None,
             rebuilds: 0,
@@ -190,10 +193,14 @@ impl<'a> States<'a> {
                 }
             }
         }
-        let noted = match &self.nodes[&id].state {
+        let node = &self.nodes[&id];
+        let noted = match &node.state {
             ActionState::Ended(report) => {
                 (self.sink)(RunEvent::from(&**report));
-                self.record.note(ActionRecord::from(&**report))
+                self.record.note(ActionRecord {
+                    is_target: Some(node.is_target),
+                    ..ActionRecord::from(&**report)
+                })
             }
             ActionState::Running { key, .. } => {
                 let action = self.graph.get(id);

@@ -172,7 +172,7 @@ impl<P> FromIterator<P> for Parts<P> {
 
 impl<P: Send + Sync + 'static> Parts<P> {
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 

@@ -13,6 +13,7 @@ use crate::recipe::Recipe;
 use crate::source::{Place, Sources};
 use crate::suggest::{did_you_mean, listed, quoted};
 use crate::{overlay, parse};
+use orchestrate_engine::{Digest, Variant};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,18 @@ pub struct Overrides {
     pub current_folder: PathBuf,
 }
 
+impl Overrides {
+    /// The variant of a recipe that is chosen by these, if what it says has the digest `digest`.
+    fn variant(&self, digest: Digest) -> Variant {
+        let device = self.device.iter().map(|name| format!("recipe.device={name}"));
+        Variant {
+            profile: self.profile.clone(),
+            overrides: self.set.iter().cloned().chain(device).collect(),
+            digest,
+        }
+    }
+}
+
 /// A recipe with what was said of it.
 #[derive(Debug)]
 pub struct Loaded {
@@ -41,6 +54,8 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// The text of the file, for provenance.
     pub text: String,
+    /// Which variant of the recipe was chosen, for run records.
+    pub variant: Variant,
     /// Where each step of the file is written, to show: `recipes/bert-small.toml:42`.
     pub step_places: BTreeMap<String, String>,
 }
@@ -69,13 +84,14 @@ impl Recipe {
             .iter()
             .flat_map(|variants| step_places(&variants.file, &sources));
         let step_places = step_places.collect();
-        let recipe = variants.and_then(|variants| check_all(&variants, surroundings, &sources, &mut problems));
+        let chosen = variants.and_then(|variants| check_all(&variants, surroundings, &sources, &mut problems));
         let findings = |problems: Problems| problems.into_findings(&sources);
-        match recipe {
-            Some(recipe) if !problems.has_errors() => Ok(Loaded {
+        match chosen {
+            Some((recipe, digest)) if !problems.has_errors() => Ok(Loaded {
                 recipe,
                 warnings: findings(problems),
                 text,
+                variant: overrides.variant(digest),
                 step_places,
             }),
             // Warnings of a faulty recipe may be consequences of its faults.
@@ -218,13 +234,20 @@ fn unknown_profile(name: &str, place: Place, names: &[&str]) -> Problem {
     Problem::error(message, place, "no such profile", help)
 }
 
-/// The chosen variant, if all of them are well.
+/// The digest of what a recipe says, profiles aside: neither its order and comments nor where it is written count.
+fn digest_of(tree: &Table) -> Digest {
+    let mut said = tree.to_json();
+    said.remove("profile");
+    Digest::of_bytes(serde_json::Value::from(said).to_string().as_bytes())
+}
+
+/// The chosen variant and the digest of what it says, if all of them are well.
 fn check_all(
     variants: &Variants,
     surroundings: Surroundings,
     sources: &Sources,
     problems: &mut Problems,
-) -> Option<Recipe> {
+) -> Option<(Recipe, Digest)> {
     let profiles = variants
         .profiles
         .iter()
@@ -239,9 +262,10 @@ fn check_all(
         for over in profile.into_iter().chain(&variants.command_line) {
             overlay::apply(&mut tree, over, &mut found);
         }
+        let digest = chosen.then(|| digest_of(&tree));
         let recipe = check(tree, &around, sources, &mut found);
         if chosen {
-            chosen_recipe = recipe;
+            chosen_recipe = recipe.zip(digest);
         } else {
             found = found.without_warnings();
         }

@@ -1,13 +1,17 @@
 //! The lock file of a recipe: which key, artifact and inputs each action had when the lock was made.
 //!
 //! It is sorted TOML that users commit. An action's key document is in it whole, so that a difference can be told where
-//! nothing else of that build is left. Invariants of what was read: each document has the key that stands beside it;
+//! nothing else of that build is left. A lock is held to all that it says: keys, artifacts, numerics classes and external
+//! files. Invariants of what was read: each document has the key that stands beside it;
 //! paths of inputs are relative to the recipe's folder where they lie below it.
 
-use orchestrate_engine::{ActionGraph, ActionId, ActionKey, Change, Digest, Input, InputDigest, KeyDocument, changes};
+use orchestrate_engine::{
+    Action, ActionGraph, ActionId, ActionKey, Change, Digest, Input, InputDigest, KeyDocument, changes,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -32,7 +36,7 @@ pub struct Lock {
 }
 
 /// An external file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedFile {
     /// Of its content.
@@ -41,13 +45,19 @@ pub struct LockedFile {
     pub size: u64,
 }
 
+impl fmt::Display for LockedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of digest {}", self.size, self.digest.short())
+    }
+}
+
 /// An action.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedAction {
     /// The recipe's step that it belongs to.
     pub step: String,
-    /// Its numerics class, to be seen at a glance.
+    /// Its numerics class, which is in the document, too: to be seen at a glance.
     pub numerics: String,
     /// Its key.
     pub key: ActionKey,
@@ -100,7 +110,25 @@ pub enum LockDifference {
         /// The action.
         action: String,
     },
-    /// The action has another key.
+    /// An external file has another content.
+    Input {
+        /// The file.
+        path: String,
+        /// What is locked.
+        locked: LockedFile,
+        /// What it is.
+        found: LockedFile,
+    },
+    /// The action has another numerics class.
+    Numerics {
+        /// The action.
+        action: String,
+        /// What is locked.
+        locked: String,
+        /// What it is.
+        found: String,
+    },
+    /// The action has another key, for more than the content of external files and the numerics class.
     Changed {
         /// The action.
         action: String,
@@ -123,6 +151,8 @@ impl fmt::Display for LockDifference {
         match self {
             Self::New { action } => write!(f, "{action}: is not in the lock"),
             Self::Gone { action } => write!(f, "{action}: is locked, but the recipe has no such action any more"),
+            Self::Input { path, locked, found } => write!(f, "input file {path}: {locked} → {found}"),
+            Self::Numerics { action, locked, found } => write!(f, "{action}: numerics class {locked} → {found}"),
             Self::Changed { action, changes } => {
                 let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
                 write!(f, "{action}: {}", changes.join("; "))
@@ -154,15 +184,8 @@ impl Lock {
         };
         for (id, (document, artifact)) in made {
             let action = graph.get(id);
-            for (role, input) in &action.inputs {
-                if let (Input::File(path), Some(InputDigest::File { digest, size })) =
-                    (input, document.inputs.get(role))
-                {
-                    let path = path.strip_prefix(folder).unwrap_or(path).display().to_string();
-                    let (digest, size) = (*digest, *size);
-                    lock.input.insert(path, LockedFile { digest, size });
-                }
-            }
+            let files = files_of(action, &document, folder);
+            lock.input.extend(files.map(|(_, path, file)| (path, file)));
             let locked = LockedAction {
                 step: action.step.clone(),
                 numerics: action.numerics.clone(),
@@ -208,7 +231,7 @@ impl Lock {
         format!("{HEAD}{toml}")
     }
 
-    /// Puts it in the place of `path`, whole or not at all.
+    /// Puts it in the place of `path`, whole or not at all: until it is on the disk, what was there stays.
     ///
     /// # Errors
     /// [`LockError::Io`].
@@ -223,7 +246,8 @@ impl Lock {
             .and_then(|mut file| {
                 file.write_all(self.to_text().as_bytes())?;
                 file.as_file().sync_all()?;
-                file.persist(path).map(drop).map_err(|error| error.error)
+                file.persist(path).map_err(|error| error.error)?;
+                sync_folder(folder)
             });
         written.map_err(io_error("write", path))
     }
@@ -233,34 +257,70 @@ impl Lock {
         self.action.get(name).map(|locked| locked.artifact)
     }
 
-    /// How the present `documents`, by action, differ. They are those that follow from the locked artifacts, so that a
-    /// difference is told where it arises and not in all that depends on it. `is_whole` says that they are all of the
-    /// recipe's rather than those of some steps.
+    /// How the present `documents` of actions of `graph` differ, external files first; `folder` is the recipe's. They are
+    /// those that follow from the locked artifacts, so that a difference is told where it arises and not in all that
+    /// depends on it. `is_whole` says that they are all of the recipe's rather than those of some steps.
     pub fn differences(
         &self,
-        documents: &BTreeMap<String, Option<KeyDocument>>,
+        graph: &ActionGraph,
+        documents: &BTreeMap<ActionId, Option<KeyDocument>>,
+        folder: &Path,
         is_whole: bool,
     ) -> Vec<LockDifference> {
-        let mut differences = Vec::new();
-        for (name, document) in documents {
-            match (self.action.get(name), document) {
-                (None, _) => differences.push(LockDifference::New { action: name.clone() }),
-                (Some(locked), Some(document)) => {
-                    let changes = changes(&locked.document, document);
-                    if !changes.is_empty() {
-                        let action = name.clone();
-                        differences.push(LockDifference::Changed { action, changes });
-                    }
-                }
-                // It depends on one that is not locked, of which is told.
-                (Some(_), None) => {}
+        let by_name: BTreeMap<&str, (&Action, Option<&KeyDocument>)> = documents
+            .iter()
+            .map(|(id, document)| (graph.get(*id), document.as_ref()))
+            .map(|(action, document)| (action.name.as_str(), (action, document)))
+            .collect();
+        let mut files = BTreeMap::new();
+        let mut others = Vec::new();
+        for (name, (action, document)) in &by_name {
+            let Some(locked) = self.action.get(*name) else {
+                let action = (*name).to_owned();
+                others.push(LockDifference::New { action });
+                continue;
+            };
+            others.extend(locked.other_numerics(action));
+            // Without a document it depends on one that is not locked, of which is told.
+            let Some(document) = document else { continue };
+            let other_files = self.other_files(action, document, folder);
+            let is_told = |change: &Change| match change {
+                Change::Input { role, .. } => other_files.contains_key(role),
+                Change::Numerics { .. } => locked.numerics != action.numerics,
+                Change::Schema { .. } | Change::Kind { .. } | Change::KindVersion { .. } => false,
+                Change::Seed { .. } | Change::Parameter { .. } => false,
+            };
+            let mut changes = changes(&locked.document, document);
+            changes.retain(|change| !is_told(change));
+            if !changes.is_empty() {
+                let action = (*name).to_owned();
+                others.push(LockDifference::Changed { action, changes });
             }
+            files.extend(other_files.into_values());
         }
         if is_whole {
-            let gone = self.action.keys().filter(|name| !documents.contains_key(*name));
-            differences.extend(gone.map(|name| LockDifference::Gone { action: name.clone() }));
+            let gone = self.action.keys().filter(|name| !by_name.contains_key(name.as_str()));
+            others.extend(gone.map(|name| LockDifference::Gone { action: name.clone() }));
         }
-        differences
+        let files = files
+            .into_iter()
+            .map(|(path, [locked, found])| LockDifference::Input { path, locked, found });
+        files.chain(others).collect()
+    }
+
+    /// Those external files of `action`, by role, that are locked with another content: as locked, and as they are.
+    fn other_files(
+        &self,
+        action: &Action,
+        document: &KeyDocument,
+        folder: &Path,
+    ) -> BTreeMap<String, (String, [LockedFile; 2])> {
+        let files = files_of(action, document, folder);
+        let differing = files.filter_map(|(role, path, found)| {
+            let locked = self.input.get(&path).filter(|locked| **locked != found)?;
+            Some((role, (path, [*locked, found])))
+        });
+        differing.collect()
     }
 
     /// Which of the artifacts `made`, by action, are not those that are locked.
@@ -274,9 +334,44 @@ impl Lock {
     }
 }
 
+impl LockedAction {
+    /// That `action`, which has its name now, has another numerics class, if it does.
+    fn other_numerics(&self, action: &Action) -> Option<LockDifference> {
+        (self.numerics != action.numerics).then(|| LockDifference::Numerics {
+            action: action.name.clone(),
+            locked: self.numerics.clone(),
+            found: action.numerics.clone(),
+        })
+    }
+}
+
+/// The external files of `action`, whose document `document` is: role, path as locks have it, and content.
+fn files_of<'a>(
+    action: &'a Action,
+    document: &'a KeyDocument,
+    folder: &'a Path,
+) -> impl Iterator<Item = (String, String, LockedFile)> + 'a {
+    action.inputs.iter().filter_map(move |(role, input)| {
+        let (Input::File(path), Some(InputDigest::File { digest, size })) = (input, document.inputs.get(role)) else {
+            return None;
+        };
+        let path = path.strip_prefix(folder).unwrap_or(path).display().to_string();
+        let (digest, size) = (*digest, *size);
+        Some((role.clone(), path, LockedFile { digest, size }))
+    })
+}
+
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {
     let path = path.to_owned();
     move |source| LockError::Io { action, path, source }
+}
+
+/// Makes the names in `folder` last. Some network file systems cannot, and need not be asked.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// A key document as a line of JSON: TOML has no word for its nulls.

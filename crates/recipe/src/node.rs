@@ -70,6 +70,14 @@ impl Table {
         self.entries.get(key).map(|entry| &entry.node)
     }
 
+    /// What it says, in the order of its keys.
+    pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        let entries = self.entries.iter();
+        entries
+            .map(|(key, entry)| (key.clone(), entry.node.value.to_json()))
+            .collect()
+    }
+
     /// The table at `key`, if it is one.
     pub fn table(&self, key: &str) -> Option<&Self> {
         self.get(key)?.value.table()
@@ -170,6 +178,22 @@ impl Value {
     pub fn table(&self) -> Option<&Table> {
         let Self::Table(table) = self else { return None };
         Some(table)
+    }
+
+    /// What it says. Numbers that JSON lacks are strings.
+    fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.value.clone().into(),
+            Self::Whole(whole) => i64::try_from(*whole).map_or_else(|_| whole.to_string().into(), Into::into),
+            Self::Real(real) => {
+                let number = serde_json::Number::from_f64(*real);
+                number.map_or_else(|| real.to_string().into(), Into::into)
+            }
+            Self::Flag(flag) => (*flag).into(),
+            Self::List(nodes) => nodes.iter().map(|node| node.value.to_json()).collect(),
+            Self::Table(table) => table.to_json().into(),
+            Self::Date | Self::Refused => serde_json::Value::Null,
+        }
     }
 
     /// For a message: `the string "3"`.

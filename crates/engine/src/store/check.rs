@@ -119,8 +119,13 @@ impl Store {
             .collect())
     }
 
-    /// Puts a damaged file aside. Its time becomes that of now, from which its age in quarantine counts.
+    /// Puts a damaged file aside, unless the store is only read. Its time becomes that of now, from which its age in
+    /// quarantine counts.
     pub(super) fn quarantine(&self, path: &Path) -> Result<(), StoreError> {
+        if self.require_writable().is_err() {
+            tracing::warn!(file = %path.display(), "a file is damaged and counts as missing");
+            return Ok(());
+        }
         let name = path.file_name().expect("a named file has a name").to_string_lossy();
         let folder = self.root.join("quarantine");
         let aside = (0_u64..)

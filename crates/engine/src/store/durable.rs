@@ -63,6 +63,7 @@ impl Store {
 
     /// Puts `bytes` in the place of the file named `digest` of `section`.
     pub(super) fn write_named(&self, section: &str, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.require_writable()?;
         let path = self.path_of(section, digest);
         make_shard(&path)?;
         self.write_file(&path, bytes)
@@ -85,13 +86,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn scratch(&self) -> Result<Scratch, StoreError> {
-        let path = self.session.unused_path("work");
+        let path = self.to_write()?.0.unused_path("work");
         disk::make_folder(&path).map_err(StoreError::io("make the folder", &path))?;
         Ok(Scratch(path))
     }
 
     fn temporary_file(&self, mode: u32) -> Result<TemporaryFile, StoreError> {
-        let path = self.session.unused_path("file");
+        let path = self.to_write()?.0.unused_path("file");
         let file = NewFile::with_mode(&path, mode).map_err(StoreError::io("make", &path))?;
         Ok(TemporaryFile { file, is_placed: false })
     }

@@ -1,11 +1,15 @@
-//! Garbage collection: what no recent run named goes, and what was remembered of inputs long ago.
+//! Garbage collection: what no recent run and no lock file names goes, and what was remembered of inputs long ago.
 //!
-//! Roots are the results that the last runs of each recipe named, with their trees and blobs. Invariants:
-//! - Roots are never removed, and what they refer to neither.
+//! Roots are the results that the last runs of each recipe and profile named, and those that registered lock files name,
+//! with their trees and blobs. Invariants:
+//! - Roots are never removed, and neither is what they refer to: but where the size is limited, the bytes of those that
+//!   were made on the way to what the last runs were asked for go if there is no other way.
 //! - Nobody else has the store open meanwhile, so that no build loses what it is about to refer to; what a dead build
 //!   left without a result is garbage.
 //! - Results go before trees and trees before blobs, each made to last before the next: a crash in between leaves
-//!   garbage, never a result that was whole before and lacks bytes now.
+//!   garbage, and no result lacks bytes but those whose bytes were to go.
+//! - Where the size is limited, bytes go before results: a result without bytes is of use for as long as nothing that
+//!   runs reads them.
 
 use super::aside::Asides;
 use super::holdings::{Held, Holdings, remove_file};
@@ -24,11 +28,11 @@ const STAT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// What is to be collected. Without a size or an age, all that is no root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GcOptions {
-    /// Removes the oldest results until the store holds no more bytes than this.
+    /// Removes the bytes of the oldest results, and then the results, until the store holds no more bytes than this.
     pub max_bytes: Option<u64>,
     /// Removes the results that were made longer ago.
     pub max_age: Option<Duration>,
-    /// How many runs of each recipe name roots. Runs without any result do not count.
+    /// How many runs of each recipe and profile name roots. Runs without any result do not count.
     pub keep_last: usize,
     /// Only tells what would be removed.
     pub dry_run: bool,
@@ -54,7 +58,8 @@ pub struct GcReport {
     pub removed: Survey,
     /// What is left, or would be.
     pub left: Survey,
-    /// By how many bytes that is more than was asked for: what is left are roots, records and what was put aside.
+    /// By how many bytes that is more than was asked for: what is left are roots, with the bytes of what the last runs
+    /// were asked for, records and what was put aside.
     pub bytes_over: u64,
 }
 
@@ -65,10 +70,12 @@ impl Store {
     /// [`StoreError::InUse`] if another process, or another [`Store`] of this one, has the folder open;
     /// [`StoreError::Io`].
     pub fn gc(&mut self, options: &GcOptions) -> Result<GcReport, StoreError> {
-        self.occupancy.alone(&self.root, || self.collect(options))
+        let (_, occupancy) = self.to_write()?;
+        occupancy.alone(&self.root, || self.collect(options))
     }
 
-    /// Removes the oldest results until the store holds at most `max_bytes`, roots aside: what a build does at its end.
+    /// Removes the bytes of the oldest results, and then the results, until the store holds at most `max_bytes`, roots
+    /// aside: what a build does at its end.
     /// Nothing is done, and nothing waited for, if that is so already or someone else has the folder open.
     ///
     /// # Errors
@@ -90,6 +97,7 @@ impl Store {
 
     fn collect(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
         let recorded = recorded_keys(self, options.keep_last)?;
+        let registered = self.registered()?;
         let now = SystemTime::now();
         let before = self.survey()?;
         let damaged = Asides::split(self.unnamed("quarantine")?, now, ASIDE)?;
@@ -103,23 +111,24 @@ impl Store {
             checkpoints.shrink(max.saturating_sub(holdings.bytes + others));
         }
         let others = others + checkpoints.kept_bytes();
-        let is_root = |result: &Held| recorded.recent.contains(&result.key);
-        let roots = holdings.results.iter().filter(|result| is_root(result)).count();
-        for at in oldest_first(&holdings.results, is_root) {
-            let age = now
-                .duration_since(holdings.results[at].file.modified)
-                .unwrap_or_default();
-            let bytes = holdings.bytes + others;
-            let is_garbage = match (options.max_age, options.max_bytes) {
-                (None, None) => true,
-                (max_age, max_bytes) => {
-                    max_age.is_some_and(|max| age > max) || max_bytes.is_some_and(|max| bytes > max)
-                }
+        let is_root = |result: &Held| recorded.recent.contains(&result.key) || registered.keys.contains(&result.key);
+        let (roots, rest) = oldest_first(&holdings.results, is_root);
+        for at in &rest {
+            let age = now.duration_since(holdings.results[*at].file.modified);
+            let is_garbage = match options.max_age {
+                Some(max) => age.unwrap_or_default() > max,
+                None => options.max_bytes.is_none(),
             };
             if is_garbage {
-                holdings.drop_result(at);
+                holdings.drop_result(*at);
             }
         }
+        if let Some(max) = options.max_bytes {
+            let is_on_the_way = |at: &usize| recorded.on_the_way.contains(&holdings.results[*at].key);
+            let on_the_way: Vec<usize> = roots.iter().copied().filter(is_on_the_way).collect();
+            holdings.shrink(max.saturating_sub(others), &rest, &on_the_way);
+        }
+        let roots = roots.len();
         let garbage = holdings.garbage();
         let removed = Survey {
             checkpoints: checkpoints.garbage(),
@@ -132,7 +141,8 @@ impl Store {
             self.remove_leases()?;
             damaged.remove()?;
             checkpoints.remove()?;
-            forgotten.iter().try_for_each(|entry| remove_file(&entry.path))?;
+            let mut entries = forgotten.iter().chain(&registered.lapsed);
+            entries.try_for_each(|entry| remove_file(&entry.path))?;
         }
         let left = before.without(&removed);
         let bytes_over = options
@@ -160,9 +170,9 @@ impl Store {
     }
 }
 
-/// The positions of those of `results` that are no roots.
-fn oldest_first(results: &[Held], is_root: impl Fn(&Held) -> bool) -> Vec<usize> {
-    let mut positions: Vec<usize> = (0..results.len()).filter(|at| !is_root(&results[*at])).collect();
+/// The positions of those of `results` that are roots, and of the others.
+fn oldest_first(results: &[Held], is_root: impl Fn(&Held) -> bool) -> (Vec<usize>, Vec<usize>) {
+    let mut positions: Vec<usize> = (0..results.len()).collect();
     positions.sort_by_key(|at| (results[*at].file.modified, results[*at].file.digest));
-    positions
+    positions.into_iter().partition(|at| is_root(&results[*at]))
 }

@@ -1,6 +1,7 @@
 //! What a store holds and what refers to what: results to trees, trees to blobs.
 //!
-//! Invariant: `bytes` is what is left of results, trees, blobs and key documents once the garbage is gone.
+//! Invariants: `bytes` is what is left of results, trees, blobs and key documents once the garbage is gone; a blob is
+//! garbage if no result that keeps its bytes refers to it.
 
 use super::check::read_if_there;
 use super::durable::sync_folder;
@@ -21,6 +22,8 @@ pub(super) struct Held {
     pub(super) key: ActionKey,
     tree: Digest,
     is_dropped: bool,
+    /// Whether it keeps the bytes of its artifact.
+    keeps_bytes: bool,
 }
 
 /// A tree or a blob.
@@ -28,8 +31,10 @@ struct Referred {
     file: Named,
     /// Of a tree: its blobs, each once.
     refers_to: BTreeSet<Digest>,
-    /// How many refer to it.
+    /// How many refer to it; of a blob: how many trees whose bytes are kept.
     users: usize,
+    /// Of a tree: how many results keep its bytes.
+    keepers: usize,
 }
 
 /// What a store holds.
@@ -95,6 +100,7 @@ impl<'a> Holdings<'a> {
                 file,
                 refers_to,
                 users: 0,
+                keepers: 0,
             },
         );
     }
@@ -102,7 +108,8 @@ impl<'a> Holdings<'a> {
     fn add_result(&mut self, file: Named, key: ActionKey, tree: Digest) {
         if let Some(tree) = self.trees.get_mut(&tree) {
             tree.users += 1;
-            if tree.users == 1 {
+            tree.keepers += 1;
+            if tree.keepers == 1 {
                 for blob in &tree.refers_to {
                     if let Some(blob) = self.blobs.get_mut(blob) {
                         blob.users += 1;
@@ -115,6 +122,7 @@ impl<'a> Holdings<'a> {
             key,
             tree,
             is_dropped: false,
+            keeps_bytes: true,
         });
     }
 
@@ -133,8 +141,32 @@ impl<'a> Holdings<'a> {
         results + referred + documents.map(|document| document.bytes).sum::<u64>()
     }
 
+    /// Makes garbage of the bytes that the result at `at` alone keeps. The result stays, and so does its tree.
+    pub(super) fn drop_bytes(&mut self, at: usize) {
+        let result = &mut self.results[at];
+        if !std::mem::replace(&mut result.keeps_bytes, false) {
+            return;
+        }
+        let Some(tree) = self.trees.get_mut(&result.tree) else {
+            return;
+        };
+        tree.keepers -= 1;
+        if tree.keepers > 0 {
+            return;
+        }
+        for blob in &tree.refers_to {
+            if let Some(blob) = self.blobs.get_mut(blob) {
+                blob.users -= 1;
+                if blob.users == 0 {
+                    self.bytes -= blob.file.bytes;
+                }
+            }
+        }
+    }
+
     /// Makes the result at `at` garbage, and what it alone refers to.
     pub(super) fn drop_result(&mut self, at: usize) {
+        self.drop_bytes(at);
         let result = &mut self.results[at];
         result.is_dropped = true;
         self.bytes -= result.file.bytes;
@@ -147,16 +179,26 @@ impl<'a> Holdings<'a> {
             return;
         };
         tree.users -= 1;
-        if tree.users > 0 {
-            return;
+        if tree.users == 0 {
+            self.bytes -= tree.file.bytes;
         }
-        self.bytes -= tree.file.bytes;
-        for blob in &tree.refers_to {
-            if let Some(blob) = self.blobs.get_mut(blob) {
-                blob.users -= 1;
-                if blob.users == 0 {
-                    self.bytes -= blob.file.bytes;
-                }
+    }
+
+    /// Makes garbage until no more than `max` bytes are left or nothing more may go: the bytes of `rest`, those of
+    /// `on_the_way`, and then the results `rest`, each in their order.
+    pub(super) fn shrink(&mut self, max: u64, rest: &[usize], on_the_way: &[usize]) {
+        for at in rest.iter().chain(on_the_way) {
+            if self.bytes <= max {
+                return;
+            }
+            self.drop_bytes(*at);
+        }
+        for at in rest {
+            if self.bytes <= max {
+                return;
+            }
+            if !self.results[*at].is_dropped {
+                self.drop_result(*at);
             }
         }
     }
@@ -188,6 +230,7 @@ fn referred(files: Vec<Named>) -> HashMap<Digest, Referred> {
         file,
         refers_to: BTreeSet::new(),
         users: 0,
+        keepers: 0,
     };
     files.into_iter().map(|file| (file.digest, referred(file))).collect()
 }

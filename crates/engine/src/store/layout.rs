@@ -16,7 +16,7 @@ use std::path::Path;
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "blobs",
     "trees",
     "keys",
@@ -27,7 +27,10 @@ const SECTIONS: [&str; 10] = [
     "checkpoints",
     "tmp",
     "quarantine",
+    ROOTS,
 ];
+/// Stores of earlier versions lack this one.
+const ROOTS: &str = "roots";
 
 /// Tells backup programs to leave the folder out; the signature is the specification's (bford.info/cachedir).
 const TAG_FILE: &str = "CACHEDIR.TAG";
@@ -54,8 +57,14 @@ pub(super) fn check(root: &Path) -> Result<(), StoreError> {
             known: FORMAT,
         }),
         // Damaged, but no other folder has all of these.
-        Some(_) | None if SECTIONS.iter().all(|section| root.join(section).is_dir()) => Ok(()),
-        Some(_) | None => Err(StoreError::BadFormat { path }),
+        Some(_) | None => {
+            let mut sections = SECTIONS.iter().filter(|section| **section != ROOTS);
+            if sections.all(|section| root.join(section).is_dir()) {
+                Ok(())
+            } else {
+                Err(StoreError::BadFormat { path })
+            }
+        }
     }
 }
 

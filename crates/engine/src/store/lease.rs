@@ -78,6 +78,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn try_lease(&self, key: &ActionKey, purpose: &LeasePurpose) -> Result<Option<Lease>, StoreError> {
+        self.require_writable()?;
         let path = self.lease_path(key);
         loop {
             let file = open(&path)?;
@@ -127,6 +128,7 @@ impl Store {
     /// The lease of the folder `folder` outside of the store; waits for it.
     pub(super) fn lease_folder(&self, folder: &Path) -> Result<Lease, StoreError> {
         let folder = folder.canonicalize().map_err(StoreError::io("find", folder))?;
+        self.require_writable()?;
         let name = Digest::of_bytes(folder.as_os_str().as_encoded_bytes());
         let path = self.root.join("leases").join(format!("folder-{name}"));
         loop {

@@ -14,7 +14,7 @@ use crate::artifact::Tree;
 use crate::digest::Digest;
 use crate::key::ActionKey;
 use crate::record::{recorded_keys, recorded_names};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 /// What an action was called in a run.
@@ -39,11 +39,11 @@ pub struct ListedResult {
     pub tree: Digest,
     /// Bytes of the artifact's files; nothing if the list of them is gone.
     pub bytes: Option<u64>,
-    /// Bytes of files in the store that it alone refers to, and those of its own records.
+    /// Bytes of files that are in the store and that it alone refers to, and those of its own records.
     pub own_bytes: u64,
     /// When it was made.
     pub made: SystemTime,
-    /// Whether one of a recipe's last runs needed it.
+    /// Whether one of a recipe's last runs needed it, or a registered lock file names it.
     pub is_root: bool,
     /// What it was called by recorded runs, the newest first; one name a recipe.
     pub names: Vec<RecordedName>,
@@ -57,12 +57,14 @@ struct Artifact {
 }
 
 impl Store {
-    /// All whole results, oldest first. Roots are what the last `keep_last` runs of each recipe needed.
+    /// All whole results, oldest first. Roots are what the last `keep_last` runs of each recipe and profile needed, and
+    /// what registered lock files name.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn results(&self, keep_last: usize) -> Result<Vec<ListedResult>, StoreError> {
-        let roots = recorded_keys(self, keep_last)?.recent;
+        let mut roots = recorded_keys(self, keep_last)?.recent;
+        roots.extend(self.registered()?.keys);
         let mut names = recorded_names(self)?;
         let mut results = Vec::new();
         let mut artifacts: HashMap<Digest, Artifact> = HashMap::new();
@@ -78,6 +80,7 @@ impl Store {
             }
             results.push((file, result));
         }
+        let present: HashSet<Digest> = self.named("blobs")?.into_iter().map(|blob| blob.digest).collect();
         let mut users: HashMap<Digest, usize> = HashMap::new();
         for blob in artifacts.values().flat_map(|artifact| artifact.blobs.keys()) {
             *users.entry(*blob).or_default() += 1;
@@ -91,7 +94,7 @@ impl Store {
                     kind: result.kind,
                     tree: result.tree,
                     bytes: artifact.map(|artifact| artifact.blobs.values().sum()),
-                    own_bytes: own_bytes(&file, artifact, &users),
+                    own_bytes: own_bytes(&file, artifact, |blob| present.contains(blob) && users[blob] == 1),
                     made: file.modified,
                     is_root: roots.contains(&result.key),
                     names: names.remove(&result.key).unwrap_or_default(),
@@ -108,6 +111,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn remove_result(&self, key: &ActionKey) -> Result<bool, StoreError> {
+        self.require_writable()?;
         let path = self.path_of("results", key.digest());
         if !path.exists() {
             return Ok(false);
@@ -130,10 +134,10 @@ impl Store {
     }
 }
 
-fn own_bytes(file: &Named, artifact: Option<&Artifact>, users: &HashMap<Digest, usize>) -> u64 {
+fn own_bytes(file: &Named, artifact: Option<&Artifact>, is_own: impl Fn(&Digest) -> bool) -> u64 {
     let Some(artifact) = artifact.filter(|artifact| artifact.results == 1) else {
         return file.bytes;
     };
-    let alone = artifact.blobs.iter().filter(|(blob, _)| users[*blob] == 1);
+    let alone = artifact.blobs.iter().filter(|(blob, _)| is_own(blob));
     file.bytes + artifact.file_bytes + alone.map(|(_, bytes)| bytes).sum::<u64>()
 }

@@ -8,6 +8,7 @@
 //! | `results/ab/<key>` | action results: the action cache |
 //! | `runs/` | run records |
 //! | `stat/ab/<digest>` | the stat cache: digests of external inputs; may be lost at any time |
+//! | `roots/ab/<digest>` | paths of the lock files that keep results |
 //! | `leases/` | locks of what is being made |
 //! | `checkpoints/ab/<key>/` | what steps need to go on after an interruption, by trajectory |
 //! | `tmp/` | one folder for each live [`Store`], swept when its process is gone |
@@ -44,6 +45,7 @@ mod materialize;
 mod occupancy;
 mod publish;
 mod result;
+mod roots;
 mod session;
 mod stat;
 mod survey;
@@ -63,14 +65,23 @@ pub use verify_all::{Damage, VerifyReport};
 use crate::digest::Digest;
 use occupancy::Occupancy;
 use session::Session;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The store of one folder.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    session: Session,
-    occupancy: Occupancy,
+    access: Access,
+}
+
+/// What a store may be used for, and what is held meanwhile.
+#[derive(Debug)]
+enum Access {
+    /// Anything.
+    Write { session: Session, occupancy: Occupancy },
+    /// To be read. Nothing is held if there is no store yet.
+    Read { _occupancy: Option<Occupancy> },
 }
 
 impl Store {
@@ -89,13 +100,52 @@ impl Store {
         let occupancy = Occupancy::share(root).map_err(not_writable)?;
         let session = Session::start(&root.join("tmp")).map_err(not_writable)?;
         let root = std::path::absolute(root).map_err(not_writable)?;
-        let store = Self {
-            root,
-            session,
-            occupancy,
-        };
+        let access = Access::Write { session, occupancy };
+        let store = Self { root, access };
         layout::seal(&store)?;
         Ok(store)
+    }
+
+    /// Opens the store in `root` to read it. Nothing is made or changed there, so that it may be one that cannot be
+    /// written; what would change something is refused. A folder without a store is one that holds nothing. Waits while
+    /// garbage is collected there.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritable`] if it cannot be read, [`StoreError::NotAStore`], [`StoreError::NewerFormat`],
+    /// [`StoreError::BadFormat`].
+    pub fn open_to_read(root: &Path) -> Result<Self, StoreError> {
+        layout::check(root)?;
+        let not_readable = |source| StoreError::NotWritable {
+            path: root.to_owned(),
+            source,
+        };
+        let _occupancy = Occupancy::share_to_read(root).map_err(not_readable)?;
+        Ok(Self {
+            root: std::path::absolute(root).map_err(not_readable)?,
+            access: Access::Read { _occupancy },
+        })
+    }
+
+    /// The session and the occupancy of a store that may be changed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritable`] if it was opened to be read.
+    fn to_write(&self) -> Result<(&Session, &Occupancy), StoreError> {
+        match &self.access {
+            Access::Write { session, occupancy } => Ok((session, occupancy)),
+            Access::Read { .. } => Err(StoreError::NotWritable {
+                path: self.root.clone(),
+                source: io::ErrorKind::ReadOnlyFilesystem.into(),
+            }),
+        }
+    }
+
+    /// Refuses a store that was opened to be read.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritable`].
+    pub(crate) fn require_writable(&self) -> Result<(), StoreError> {
+        self.to_write().map(drop)
     }
 
     /// Its folder, absolute.

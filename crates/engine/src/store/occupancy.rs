@@ -1,7 +1,7 @@
 //! Who has the store open. Builds share it; what removes things must have it alone.
 //!
-//! Invariants: every open [`Store`](super::Store) holds the file `LOCK` shared from before its first look at the store
-//! until it is dropped, so whoever holds it exclusively knows that no build is about to refer to something that it
+//! Invariants: every open [`Store`](super::Store), also one that is only read, holds the file `LOCK` shared from before
+//! its first look at the store until it is dropped, so whoever holds it exclusively knows that no build is about to refer to something that it
 //! found earlier. A store is never opened while another process holds it alone: opening waits.
 
 use super::{StoreError, disk};
@@ -21,8 +21,19 @@ pub(super) struct Occupancy {
 impl Occupancy {
     /// Takes a share in the store in `root`; waits while someone has it alone.
     pub(super) fn share(root: &Path) -> io::Result<Self> {
-        let path = root.join(LOCK_FILE);
-        let file = disk::open_lock(&path)?;
+        Self::of_file(disk::open_lock(&root.join(LOCK_FILE))?, root)
+    }
+
+    /// The same without making the file: nothing if there is none, for then there is no store.
+    pub(super) fn share_to_read(root: &Path) -> io::Result<Option<Self>> {
+        match File::open(root.join(LOCK_FILE)) {
+            Ok(file) => Self::of_file(file, root).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn of_file(file: File, root: &Path) -> io::Result<Self> {
         match file.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 /// A file that does not hold what its name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// What the file should be: `blob`, `tree`, `result`, `key document` or `entry of the stat cache`.
+    /// What the file should be: `blob`, `tree`, `result`, `key document`, `entry of the stat cache` or
+    /// `registration of a lock file`.
     pub what: &'static str,
     /// Its name.
     pub digest: Digest,
@@ -36,20 +37,24 @@ pub struct VerifyReport {
 }
 
 impl Store {
-    /// Hashes every blob and reads every tree, result, key document and entry of the stat cache. With `repair`, what is damaged is put into
-    /// quarantine, where it counts as missing.
+    /// Hashes every blob and registration, and reads every tree, result, key document and entry of the stat cache. With
+    /// `repair`, what is damaged is put into quarantine, where it counts as missing.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be read or put aside.
     pub fn verify_all(&self, repair: bool) -> Result<VerifyReport, StoreError> {
         type IsWhole = fn(&Named) -> Result<bool, StoreError>;
-        let sections: [(&str, &'static str, IsWhole); 5] = [
-            ("blobs", "blob", is_whole_blob),
+        let sections: [(&str, &'static str, IsWhole); 6] = [
+            ("blobs", "blob", has_its_digest),
             ("trees", "tree", is_whole_tree),
             ("results", "result", is_whole_result),
             ("keys", "key document", is_whole_document),
             ("stat", "entry of the stat cache", is_whole_entry),
+            ("roots", "registration of a lock file", has_its_digest),
         ];
+        if repair {
+            self.require_writable()?;
+        }
         let mut report = VerifyReport::default();
         for (section, what, is_whole) in sections {
             for file in self.named(section)? {
@@ -73,7 +78,7 @@ impl Store {
 
 // A file that another process removed since it was listed is not damaged.
 
-fn is_whole_blob(file: &Named) -> Result<bool, StoreError> {
+fn has_its_digest(file: &Named) -> Result<bool, StoreError> {
     match Digest::of_file(&file.path) {
         Ok(digest) => Ok(digest == file.digest),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

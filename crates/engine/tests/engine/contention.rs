@@ -115,5 +115,5 @@ fn collections_beside_builds_of_other_processes_are_refused_or_lose_nothing() {
         assert_eq!(workshop.text_of(&built, "end"), format!("e(l({round}))(r({round}))"));
     }
     eprintln!("20 builds: {refused} collections refused, {done} done");
-    assert!(refused + done >= 20, "{refused} refused, {done} done");
+    assert!(refused >= 20 && refused + done >= 200, "{refused} refused, {done} done");
 }

@@ -110,6 +110,7 @@ pub fn all(graph: &ActionGraph) -> Vec<ActionId> {
 pub fn options(slots: usize, keep_going: bool) -> BuildOptions {
     BuildOptions {
         recipe: "recipe".into(),
+        variant: None,
         slots: NonZeroUsize::new(slots).unwrap(),
         keep_going,
         memory: None,

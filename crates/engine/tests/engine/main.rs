@@ -42,6 +42,8 @@ mod reproduce;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod roots;
+#[cfg(test)]
 mod runs;
 #[cfg(test)]
 mod scale;

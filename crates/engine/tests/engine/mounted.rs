@@ -3,9 +3,9 @@
 //! They are mounted in a namespace of their own. Where that is not allowed the tests say so and pass: the disk that is
 //! full at every change is tested by injection beside the store, too.
 
-use crate::fixture::{Built, Fake, Workshop, all, graph, options};
+use crate::fixture::{Built, Fake, Workshop, all, files_below, graph, options};
 use orchestrate_engine::{
-    ActionGraph, Cancel, FailureClass, InProcessExecutor, InputFiles, Outcome, StepError, Store, Work, build,
+    ActionGraph, Cancel, FailureClass, InProcessExecutor, InputFiles, Outcome, StepError, Store, Work, build, plan,
 };
 use std::collections::BTreeSet;
 use std::fs;
@@ -166,6 +166,42 @@ fn build_on(root: &Path) -> Result<Vec<String>, String> {
         return Err("No space left on device".to_owned());
     }
     Ok(done)
+}
+
+#[test]
+fn a_read_only_cache_is_read_by_whoever_only_asks() {
+    if !is_inside("a_read_only_cache_is_read_by_whoever_only_asks") {
+        return;
+    }
+    let workshop = Workshop::new();
+    let disk = workshop.path("store");
+    fs::create_dir(&disk).unwrap();
+    mount("size=8M,mode=755", &disk);
+    let target = [chain().find("d").unwrap()];
+    let planned = |store: &Store| plan(&chain(), store, &target, "recipe").unwrap();
+    for is_new in [true, false] {
+        if !is_new {
+            workshop.build_with(&chain(), &all(&chain()), write_much);
+        }
+        mount("remount,ro", &disk);
+        let before = files_below(&disk);
+        let store = Store::open_to_read(&disk).unwrap();
+        let runs = store.runs().unwrap();
+        assert_eq!(runs.len(), usize::from(!is_new));
+        for run in &runs {
+            let run = store.run(&run.id).unwrap().unwrap();
+            assert_eq!((run.summary.state, run.actions.len()), (runs[0].state, 4));
+        }
+        assert_eq!(store.results(3).unwrap().len(), if is_new { 0 } else { 4 });
+        assert_eq!(store.survey().unwrap().results.files, if is_new { 0 } else { 4 });
+        assert!(store.held_leases().unwrap().is_empty());
+        assert!(store.verify_all(false).unwrap().damaged.is_empty());
+        assert_eq!(planned(&store).is_up_to_date(), !is_new);
+        drop(store);
+        assert_eq!(files_below(&disk), before);
+        mount("remount,rw", &disk);
+    }
+    unmount(&disk);
 }
 
 #[test]

@@ -159,6 +159,13 @@ fn a_worker_that_finished_and_then_ended_badly_has_finished() {
     assert!(execute(&format!("read -r order; sleep 20 & {FINISHED}"), "").is_ok());
 }
 
+/// As on a machine that is so busy that what a worker said is read long after it ended.
+#[test]
+fn a_result_that_is_heard_after_the_worker_ended_counts() {
+    let late = format!("read -r order; (sleep 0.5; {FINISHED}) & exit 0");
+    assert!(execute(&late, "").is_ok());
+}
+
 #[test]
 fn a_worker_is_killed_when_the_build_is_to_end_now() {
     let folder = tempfile::tempdir().unwrap();

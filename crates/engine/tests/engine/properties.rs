@@ -7,36 +7,67 @@ use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-/// An action as it is drawn: its text, whether it hides its text from those that read it, and which earlier ones it
-/// reads.
-type Drawn = (u8, bool, Vec<prop::sample::Index>);
+/// Which earlier actions an action reads.
+type Reads = Vec<prop::sample::Index>;
+
+/// An action as it is drawn: its text, whether it hides its text from those that read it, which earlier ones it reads,
+/// and which file.
+type Drawn = (u8, bool, Reads, Option<u8>);
+
+/// Files that actions may read.
+const FILES: u8 = 2;
+
+/// A change of the recipe or of what it reads.
+#[derive(Debug, Clone)]
+enum Edit {
+    /// An action gets this text.
+    Text(prop::sample::Index, u8),
+    /// An action reads others.
+    Reads(prop::sample::Index, Reads, Option<u8>),
+    /// A file gets this content.
+    File(u8, u8),
+}
 
 fn any_actions() -> impl Strategy<Value = Vec<Drawn>> {
-    prop::collection::vec(
-        (
-            0..3_u8,
-            any::<bool>(),
-            prop::collection::vec(any::<prop::sample::Index>(), 0..3),
-        ),
-        1..8,
-    )
+    prop::collection::vec((0..3_u8, any::<bool>(), any_reads(), any_file()), 1..8)
 }
 
-/// Which actions get which text.
-fn any_edits() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
-    prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8), 0..3)
+fn any_reads() -> impl Strategy<Value = Reads> {
+    prop::collection::vec(any::<prop::sample::Index>(), 0..3)
 }
 
-fn lower(actions: &[Drawn]) -> ActionGraph {
+fn any_file() -> impl Strategy<Value = Option<u8>> {
+    prop::option::of(0..FILES)
+}
+
+fn any_edits() -> impl Strategy<Value = Vec<Edit>> {
+    let edit = prop_oneof![
+        (any::<prop::sample::Index>(), 0..3_u8).prop_map(|(at, text)| Edit::Text(at, text)),
+        (any::<prop::sample::Index>(), any_reads(), any_file())
+            .prop_map(|(at, reads, file)| Edit::Reads(at, reads, file)),
+        (0..FILES, 0..3_u8).prop_map(|(file, content)| Edit::File(file, content)),
+    ];
+    prop::collection::vec(edit, 0..4)
+}
+
+/// All contents have one size, and one that is changed at once may have its old time, too.
+fn write_file(folder: &Path, file: u8, content: u8) {
+    fs::write(folder.join(file.to_string()), content.to_string()).unwrap();
+}
+
+/// The graph of `actions`, whose files lie in `folder`.
+fn lower(actions: &[Drawn], folder: &Path) -> ActionGraph {
     let mut graph = ActionGraph::new();
-    for (number, (text, hides, reads)) in actions.iter().enumerate() {
+    for (number, (text, hides, reads, file)) in actions.iter().enumerate() {
         let ids = all(&graph);
-        let roles: Vec<(String, Input)> = (0..)
+        let mut roles: Vec<(String, Input)> = (0..)
             .zip(reads)
             .filter(|_| number > 0)
             .map(|(role, read)| (format!("role{role}"), Input::Action(*read.get(&ids))))
             .collect();
+        roles.extend(file.map(|file| ("file".to_owned(), Input::File(folder.join(file.to_string())))));
         let inputs: Vec<(&str, Input)> = roles
             .iter()
             .map(|(role, input)| (role.as_str(), input.clone()))
@@ -70,20 +101,29 @@ proptest! {
         slots in 1..4_usize,
         lost in prop::collection::vec(any::<prop::sample::Index>(), 0..2),
     ) {
-        let (workshop, clean) = (Workshop::new(), Workshop::new());
+        let (workshop, clean, files) = (Workshop::new(), Workshop::new(), tempfile::tempdir().unwrap());
+        let files = files.path();
+        (0..FILES).for_each(|file| write_file(files, file, 0));
         let fake = Fake::new(concatenate);
         let executor = InProcessExecutor::new(&fake);
-        let before = lower(&actions);
+        let before = lower(&actions, files);
         workshop.build_on(&workshop.store(), &before, &all(&before), &options(slots, false), &executor);
-        for (at, text) in edits {
-            let count = actions.len();
-            actions[at.index(count)].0 = text;
+        let count = actions.len();
+        for edit in edits {
+            match edit {
+                Edit::Text(at, text) => actions[at.index(count)].0 = text,
+                Edit::Reads(at, reads, file) => {
+                    let action = &mut actions[at.index(count)];
+                    (action.2, action.3) = (reads, file);
+                }
+                Edit::File(file, content) => write_file(files, file, content),
+            }
         }
         let blobs: Vec<_> = files_below(&workshop.path("store/blobs")).into_iter().collect();
         for at in lost {
             let _ = fs::remove_file(at.get(&blobs));
         }
-        let graph = lower(&actions);
+        let graph = lower(&actions, files);
         let target = [*all(&graph).last().unwrap()];
         let planned = plan(&graph, &workshop.store(), &target, "recipe").unwrap();
         let known = known_keys(&workshop);

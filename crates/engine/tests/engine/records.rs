@@ -60,17 +60,26 @@ fn a_record_that_was_cut_short_tells_what_is_left_of_it() {
 }
 
 #[test]
-fn the_last_hundred_records_of_a_recipe_are_kept() {
+fn the_last_hundred_records_of_a_recipe_and_profile_are_kept() {
     let workshop = Workshop::new();
     let runs = workshop.path("store/runs");
     drop(workshop.store());
+    let smoke = format!(
+        ",\"variant\":{{\"profile\":\"smoke\",\"digest\":\"{}\"}}",
+        "0".repeat(64)
+    );
     for millis in 1..=150 {
-        let recipe = if millis <= 20 { "other" } else { "recipe" };
-        let line = format!("{{\"line\":\"run\",\"recipe\":\"{recipe}\",\"started_millis\":{millis}}}\n");
+        let (recipe, variant) = match millis {
+            1..=10 => ("other", ""),
+            11..=20 => ("recipe", smoke.as_str()),
+            _ => ("recipe", ""),
+        };
+        let line = format!("{{\"line\":\"run\",\"recipe\":\"{recipe}\",\"started_millis\":{millis}{variant}}}\n");
         fs::write(runs.join(format!("{millis}-1.jsonl")), line).unwrap();
     }
     fs::write(runs.join("notes.txt"), "").unwrap();
     workshop.build(&graph(&[("a", "a", &[])]));
     assert_eq!(files_below(&runs).len(), 20 + 100 + 1);
+    assert!(runs.join("11-1.jsonl").exists(), "of another profile");
     assert!(runs.join("20-1.jsonl").exists() && !runs.join("51-1.jsonl").exists() && runs.join("52-1.jsonl").exists());
 }

@@ -1,7 +1,9 @@
 //! The store as a folder: what it is made of, what a crash leaves, what it refuses, and what it does to users' files.
 
-use crate::fixture::{Workshop, files_below, flip_bit, graph, overwrite};
-use orchestrate_engine::{Digest, Integrity, LeasePurpose, Lookup, Store, StoreError, Tree};
+use crate::fixture::{Fake, Workshop, all, concatenate, files_below, flip_bit, graph, options, overwrite};
+use orchestrate_engine::{
+    Cancel, Digest, GcOptions, InProcessExecutor, Integrity, LeasePurpose, Lookup, Store, StoreError, Tree, build,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
@@ -431,4 +433,57 @@ fn a_damaged_blob_reaches_no_user() {
     assert_eq!(workshop.build(&graph(&[("a", "text", &[])])).started(), ["a"]);
     workshop.store().materialize(&tree, &out).unwrap();
     assert_eq!(read(&out), text(&[("out", "text")]));
+}
+
+#[test]
+fn a_store_that_is_opened_to_be_read_changes_nothing() {
+    let workshop = Workshop::new();
+    let graph = graph(&[("a", "text", &[])]);
+    let empty = workshop.path("store");
+    assert!(Store::open_to_read(&empty).unwrap().runs().unwrap().is_empty());
+    assert!(!empty.exists(), "not even made");
+    let built = workshop.build(&graph);
+    let result = built.report.actions.values().next().unwrap().result.clone().unwrap();
+    overwrite(&workshop.file("trees", &result.tree.to_string()), b"damaged");
+    let before = files_below(&workshop.path("store"));
+    let mut store = Store::open_to_read(&workshop.path("store")).unwrap();
+    let integrity = store.has_bytes(&result.tree).unwrap();
+    assert!(matches!(integrity, Integrity::Missing { .. }), "{integrity:?}");
+    let lock = workshop.path("lock");
+    fs::write(&lock, "").unwrap();
+    let purpose = LeasePurpose {
+        recipe: "recipe".to_owned(),
+        action: "action".to_owned(),
+    };
+    let empty_folder = workshop.path("empty");
+    fs::create_dir(&empty_folder).unwrap();
+    let refused = [
+        store.scratch().map(drop),
+        store.publish(&empty_folder).map(drop),
+        store.remove_result(&result.key).map(drop),
+        store.register_roots(&lock),
+        store.try_lease(&result.key, &purpose).map(drop),
+        store.verify_all(true).map(drop),
+        store.gc(&GcOptions::default()).map(drop),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, Err(StoreError::NotWritable { .. })), "{refused:?}");
+    }
+    let fake = Fake::new(concatenate);
+    let executor = InProcessExecutor::new(&fake);
+    let options = options(1, false);
+    let failed = build(
+        &graph,
+        &all(&graph),
+        &options,
+        &store,
+        &executor,
+        &Cancel::new(),
+        &|_| {},
+    );
+    assert!(failed.unwrap_err().to_string().contains("--cache DIR"));
+    assert_eq!(files_below(&workshop.path("store")), before);
+    // While it is read, garbage is not collected.
+    let collected = workshop.store().gc(&GcOptions::default());
+    assert!(matches!(collected, Err(StoreError::InUse { .. })));
 }

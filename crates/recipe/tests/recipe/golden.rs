@@ -145,6 +145,7 @@ fn digests(text: &str) -> Vec<(String, String)> {
     let store = Store::open(&folder.path().join("cache")).unwrap();
     let options = BuildOptions {
         recipe: recipe.name.clone(),
+        variant: None,
         slots: NonZeroUsize::MIN,
         keep_going: false,
         memory: None,

@@ -157,10 +157,16 @@ fn a_recipe_of_a_million_lines_is_refused_at_once() {
     let start = Instant::now();
     assert!(workspace.errors(&[]).contains("a recipe has at most 262144"));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    // The most lines that are looked at.
-    ends_soon(&"\n".repeat(262_144));
-    ends_soon(&"a=1\n".repeat(65_536));
-    ends_soon(&"[a]\n".repeat(65_536));
+    // The most lines that are looked at. The fastest of three tells: what else the machine does is not the recipe's.
+    for text in ["\n".repeat(262_144), "a=1\n".repeat(65_536), "[a]\n".repeat(65_536)] {
+        let fastest = (0..3).map(|_| {
+            let start = Instant::now();
+            survives(text.as_bytes(), &[]);
+            start.elapsed()
+        });
+        let fastest = fastest.min().unwrap();
+        assert!(fastest < Duration::from_secs(2), "{fastest:?}");
+    }
 }
 
 #[test]

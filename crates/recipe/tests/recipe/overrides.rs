@@ -1,6 +1,7 @@
 //! The file, its profiles and the command line: which one counts, and what a path is relative to.
 
 use crate::workspace::{FULL, Workspace, full_with};
+use orchestrate_engine::Variant;
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::data::text_file::TextFormat;
 use orchestrate_ml::device::DeviceChoice;
@@ -242,4 +243,31 @@ fn the_format_is_that_of_the_extensions_unless_it_is_said() {
         "the extension of `train` does not say its format"
     );
     assert_eq!(format("train.txt", &["--set", "data.files.format=csv"]), "Csv");
+}
+
+/// The variant that run records tell, of [`FULL`] with `edit` exchanged for something else.
+fn variant(edit: [&str; 2], arguments: &[&str]) -> Variant {
+    let text = format!(
+        "{}\n[profile.smoke]\nstep.prune.rounds = 4\n",
+        FULL.replacen(edit[0], edit[1], 1)
+    );
+    Workspace::new(&text).load(arguments).unwrap().variant
+}
+
+#[test]
+fn a_variant_is_told_by_profile_overrides_and_what_the_recipe_says_with_them() {
+    let as_is = ["", ""];
+    let plain = variant(as_is, &[]);
+    assert_eq!((&plain.profile, plain.overrides.len()), (&None, 0));
+    let smoke = variant(as_is, &["--profile", "smoke"]);
+    assert_eq!(smoke.profile.as_deref(), Some("smoke"));
+    assert_ne!(smoke.digest, plain.digest);
+    let set = variant(as_is, &["--set", "step.prune.rounds=4", "--device", "cpu"]);
+    assert_eq!(set.overrides, ["step.prune.rounds=4", "recipe.device=cpu"]);
+    let same = ["target = 0.5", "rounds = 4 # as many\ntarget = 0.5"];
+    assert_eq!(variant(same, &[]).digest, smoke.digest, "however it is said");
+    let other = ["target = 0.5", "target = 0.4"];
+    assert_ne!(variant(other, &["--profile", "smoke"]).digest, smoke.digest);
+    let comment = ["[recipe]", "# a comment\n[recipe]"];
+    assert_eq!(variant(comment, &[]).digest, plain.digest);
 }

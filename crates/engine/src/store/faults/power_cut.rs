@@ -92,15 +92,20 @@ fn settled(mut listing: Listing) -> Listing {
 
 #[test]
 fn a_first_build_loses_power_at_every_change() {
-    assert!(cut_everywhere(Scenario::Fresh) >= 300);
+    assert!(cut_everywhere(Scenario::Fresh) >= 900);
 }
 
 #[test]
 fn a_build_after_an_edit_and_damage_loses_power_at_every_change() {
-    assert!(cut_everywhere(Scenario::Edited) >= 200);
+    assert!(cut_everywhere(Scenario::Edited) >= 580);
 }
 
 #[test]
 fn a_collection_loses_power_at_every_change() {
-    assert!(cut_everywhere(Scenario::Collected) >= 10);
+    assert!(cut_everywhere(Scenario::Collected) >= 15);
+}
+
+#[test]
+fn a_collection_that_gives_up_bytes_loses_power_at_every_change() {
+    assert!(cut_everywhere(Scenario::Shrunk) >= 25);
 }

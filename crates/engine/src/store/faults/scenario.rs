@@ -1,15 +1,19 @@
 //! What is disturbed, and how it must end all the same.
 
-use crate::fixture::{Fake, Workshop, all, concatenate, flip_bit, graph, options};
+use crate::fixture::{Fake, Workshop, action, concatenate, flip_bit, options};
+use crate::store::disk::{self, NewFile};
 use crate::store::faults::model::{Listing, list};
 use crate::{
-    ActionGraph, ActionOutcome, Cancel, Digest, EngineError, FailureClass, GcOptions, InProcessExecutor, Integrity,
-    Outcome, StepError, Store, Work, build,
+    ActionGraph, ActionOutcome, BuildOptions, Cancel, CheckpointPlace, Digest, EngineError, FailureClass, GcOptions,
+    InProcessExecutor, Input, InputFiles, Integrity, Outcome, StepError, Store, StoreError, Work, build,
 };
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Held for writing while a process is begun: until then it has the locks of this one, and what they lock is not swept.
@@ -18,12 +22,15 @@ pub(super) static BEGINNING: RwLock<()> = RwLock::new(());
 /// Something that changes a store or an output folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scenario {
-    /// Three actions are built where there is no store, and the last one's artifact is copied out.
+    /// Three actions are built where there is no store, of which the first reads a large file and the last keeps a
+    /// checkpoint, and the last one's artifact is copied out.
     Fresh,
     /// The same after the last was edited and a blob was damaged, over what was copied out before.
     Edited,
     /// What only the last run but one needed is collected.
     Collected,
+    /// All bytes are collected but those of what the last run was asked for.
+    Shrunk,
 }
 
 /// How a build ended.
@@ -36,7 +43,7 @@ pub(super) struct Ended {
 }
 
 impl Scenario {
-    pub(super) const ALL: [Self; 3] = [Self::Fresh, Self::Edited, Self::Collected];
+    pub(super) const ALL: [Self; 4] = [Self::Fresh, Self::Edited, Self::Collected, Self::Shrunk];
 
     /// Makes what is there before.
     pub(super) fn prepare(self, folder: &Path) {
@@ -48,7 +55,7 @@ impl Scenario {
                 let blob = tree.unwrap().unwrap().entries()[0].digest.to_string();
                 flip_bit(&folder.join("store/blobs").join(&blob[..2]).join(blob));
             }
-            Self::Collected => {
+            Self::Collected | Self::Shrunk => {
                 run(folder, "1").unwrap();
                 run(folder, "2").unwrap();
             }
@@ -61,7 +68,11 @@ impl Scenario {
             Self::Fresh => run(folder, "c"),
             Self::Edited => run(folder, "C"),
             Self::Collected => {
-                collect(folder)?;
+                collect(folder, None)?;
+                Ok(Ended::default())
+            }
+            Self::Shrunk => {
+                collect(folder, Some(0))?;
                 Ok(Ended::default())
             }
         }
@@ -87,15 +98,27 @@ impl Scenario {
             Self::Collected => {
                 expect_whole_results(folder);
                 assert!(expect_build(folder, "2").executed.is_empty(), "roots stay");
-                collect(folder).unwrap();
+                collect(folder, None).unwrap();
                 assert!(list(&folder.join("store/leases")).is_empty(), "leases are collected");
                 assert_eq!(known(folder, "2").len(), 3);
                 assert_eq!(known(folder, "1").len(), 2);
                 expect_build(folder, "1");
             }
+            Self::Shrunk => {
+                assert!(expect_build(folder, "2").executed.is_empty(), "what is asked for stays");
+                collect(folder, Some(0)).unwrap();
+                assert_eq!((known(folder, "2").len(), entries_of(folder, "blobs")), (3, 2));
+                assert!(expect_build(folder, "2").executed.is_empty());
+                assert_eq!(
+                    expect_build(folder, "1").executed.len(),
+                    3,
+                    "what was given up is made again"
+                );
+            }
         }
         let verified = Store::open(&folder.join("store")).unwrap().verify_all(false).unwrap();
         assert!(verified.damaged.is_empty(), "{:?}", verified.damaged);
+        assert_eq!(entries_of(folder, "stat"), 1, "the input's digest is remembered");
         let sessions = list(&folder.join("store/tmp"));
         assert_eq!(
             sessions.keys().collect::<Vec<_>>(),
@@ -108,6 +131,12 @@ impl Scenario {
 /// A folder in memory, if there is such a thing.
 pub(super) fn folder() -> TempDir {
     Workshop::in_memory().folder
+}
+
+/// How many files there are in a section of the store.
+fn entries_of(folder: &Path, section: &str) -> usize {
+    let listing = list(&folder.join("store").join(section));
+    listing.values().filter(|content| content.is_some()).count()
 }
 
 /// Those actions of the build of `last` whose result is in the store of `folder`.
@@ -162,18 +191,52 @@ fn expect_build(folder: &Path, last: &str) -> Ended {
     ended
 }
 
+/// The first reads a large file that has long been as it is, so that its digest is remembered; the last keeps
+/// checkpoints.
 fn chain(last: &str) -> ActionGraph {
-    graph(&[("a", "a", &[]), ("b", "b", &["a"]), ("c", last, &["b"])])
+    let mut graph = ActionGraph::new();
+    let data = ("data", Input::File(fs::canonicalize("/bin/sh").unwrap()));
+    let a = graph.add(action("a", json!({"text": "a"}), &[data])).unwrap();
+    let b = graph.add(action("b", json!({"text": "b"}), &[("in", Input::Action(a))]));
+    let mut c = action("c", json!({"text": last}), &[("in", Input::Action(b.unwrap()))]);
+    c.trajectory = Some(json!({}));
+    graph.add(c).unwrap();
+    graph
 }
 
-/// Concatenates, and adds a file whose name and content are the text.
+/// Concatenates texts. What keeps checkpoints adds a file whose name and content are its text.
 fn act(work: &Work<'_>) -> Result<Outcome, StepError> {
-    let text = work.parameters["text"].as_str().unwrap();
-    if !["a", "b"].contains(&text) {
+    if let Some(InputFiles::File(data)) = work.inputs.get("data") {
+        assert!(!fs::read(data).unwrap().is_empty());
+        fs::write(work.output.join("out"), "a").unwrap();
+        return Ok(Outcome::default());
+    }
+    if let Some(place) = work.checkpoints {
+        let text = work.parameters["text"].as_str().unwrap();
+        go_on_from_half(place, text).map_err(|error| {
+            let told = StoreError::io("write", &place.folder)(error);
+            StepError::new(FailureClass::Environment, told.to_string())
+        })?;
         fs::create_dir(work.output.join("more")).unwrap();
         fs::write(work.output.join("more").join(text), text).unwrap();
     }
     concatenate(work)
+}
+
+/// Goes on from a checkpoint, or keeps one: it is written as those of trainings are, so that it is there whole or not
+/// at all.
+fn go_on_from_half(place: &CheckpointPlace, text: &str) -> io::Result<()> {
+    let path = place.folder.join(format!("{}half", place.owner));
+    let half = text.repeat(1000);
+    if path.exists() {
+        assert_eq!(fs::read_to_string(path)?, half, "a checkpoint that is there is whole");
+        return Ok(());
+    }
+    let mut file = NewFile::create(&place.scratch.join("half"))?;
+    file.write_all(half.as_bytes())?;
+    file.sync()?;
+    disk::rename(file.path(), &path)?;
+    disk::sync_folder(&place.folder)
 }
 
 /// Builds in `folder` the actions of which the last has the text `last`, and copies the last one's artifact out.
@@ -181,10 +244,14 @@ fn run(folder: &Path, last: &str) -> Result<Ended, EngineError> {
     let graph = chain(last);
     let store = Store::open(&folder.join("store"))?;
     let fake = Fake::new(act);
+    let options = BuildOptions {
+        checkpoint_every: Some(Duration::from_secs(60)),
+        ..options(1, false)
+    };
     let report = build(
         &graph,
-        &all(&graph),
-        &options(1, false),
+        &[graph.find("c").expect("the last")],
+        &options,
         &store,
         &InProcessExecutor::new(&fake),
         &Cancel::new(),
@@ -210,9 +277,10 @@ fn run(folder: &Path, last: &str) -> Result<Ended, EngineError> {
     Ok(ended)
 }
 
-fn collect(folder: &Path) -> Result<(), EngineError> {
+fn collect(folder: &Path, max_bytes: Option<u64>) -> Result<(), EngineError> {
     let options = GcOptions {
         keep_last: 1,
+        max_bytes,
         ..GcOptions::default()
     };
     Store::open(&folder.join("store"))?.gc(&options)?;

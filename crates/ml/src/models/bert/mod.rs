@@ -127,6 +127,6 @@ impl Model for Bert {
     }
 
     fn parts(&self) -> usize {
-        self.layers.len()
+        self.layers.count()
     }
 }
