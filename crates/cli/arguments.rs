@@ -144,7 +144,7 @@ pub struct Build {
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub out: PathBuf,
     /// How many actions may run at once; they share the processor's threads. One for every four threads if not given. On a
-    /// GPU one action runs at a time, beside those on the processor.
+    /// GPU one action of a build runs at a time, beside those on the processor.
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
     /// How much memory the actions that run at once may hold together, such as 8GiB; nine tenths of the machine's if not

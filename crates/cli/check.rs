@@ -37,22 +37,19 @@ pub fn summary(reproductions: &Reproductions) -> String {
     )
 }
 
-/// The code of a check that did not go well.
+/// The code of a check that did not go well: of an interruption, else of what differs, else of what failed.
 pub fn code(reproductions: &Reproductions) -> Option<ExitCode> {
-    let mut worst = None;
-    for reproduction in reproductions.values() {
-        worst = match reproduction {
-            Reproduction::Differs { .. } => return Some(ExitCode::NotReproducible),
-            Reproduction::Failed {
-                class: FailureClass::Environment,
-                ..
-            } => Some(ExitCode::Environment),
-            Reproduction::Failed { .. } => Some(ExitCode::StepFailed),
-            Reproduction::Skipped => Some(ExitCode::Interrupted),
-            Reproduction::Same => worst,
-        };
-    }
-    worst
+    let ranked = reproductions.values().filter_map(|reproduction| match reproduction {
+        Reproduction::Same => None,
+        Reproduction::Skipped => Some((0, ExitCode::Interrupted)),
+        Reproduction::Differs { .. } => Some((1, ExitCode::NotReproducible)),
+        Reproduction::Failed {
+            class: FailureClass::Environment,
+            ..
+        } => Some((2, ExitCode::Environment)),
+        Reproduction::Failed { .. } => Some((3, ExitCode::StepFailed)),
+    });
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, code)| code)
 }
 
 /// Why a build that was to be checked is not to replace what an earlier one exported, if it is not.
@@ -111,10 +108,21 @@ mod tests {
             code_of(&[Reproduction::Same, input.clone()]),
             Some(ExitCode::StepFailed)
         );
-        assert_eq!(code_of(&[environment, Reproduction::Same]), Some(ExitCode::Environment));
+        assert_eq!(
+            code_of(&[environment.clone(), Reproduction::Same]),
+            Some(ExitCode::Environment)
+        );
         assert_eq!(
             code_of(&[input.clone(), differs.clone()]),
             Some(ExitCode::NotReproducible)
+        );
+        assert_eq!(
+            code_of(&[differs.clone(), Reproduction::Skipped]),
+            Some(ExitCode::Interrupted)
+        );
+        assert_eq!(
+            code_of(&[input.clone(), environment.clone()]),
+            Some(ExitCode::Environment)
         );
         assert_eq!(code_of(&[Reproduction::Same]), None);
         let doubt_of = |all: &[Reproduction]| doubt(Some(&reproductions(all)));

@@ -13,7 +13,11 @@ fn locked_workspace() -> Workspace {
 
 #[test]
 fn a_lock_made_with_two_threads_holds_with_one_elsewhere() {
-    let workspace = locked_workspace();
+    let workspace = Workspace::new();
+    let mut build = workspace.command(&["build", "recipe.toml"]);
+    let output = build.env("RAYON_NUM_THREADS", "2").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    workspace.succeed(&["lock", "recipe.toml"]);
     let text = std::fs::read_to_string(workspace.path("recipe.lock")).unwrap();
     let elsewhere = Workspace::new();
     elsewhere.write("recipe.lock", &text);

@@ -1,4 +1,5 @@
-//! The recipes of the repository, in their `smoke` profile: they run, within twenty seconds.
+//! The recipes of the repository, in their `smoke` profile: they run, within twenty seconds, and a second run of every action
+//! gives the same bytes.
 
 use crate::real_data;
 use crate::workspace::Workspace;
@@ -8,7 +9,10 @@ fn smoke(name: &str, more: &[&str]) {
     let workspace = Workspace::empty();
     let recipe = format!("{}/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     let started = Instant::now();
-    workspace.succeed(&[&["build", &recipe, "--profile", "smoke"], more].concat());
+    let told = workspace.succeed(&[&["build", &recipe, "--profile", "smoke", "--check"], more].concat());
+    let (_, check) = told.stdout.split_once("check: ").expect("the check is told");
+    let counts: Vec<&str> = check.split(' ').filter(|word| word.parse::<usize>().is_ok()).collect();
+    assert!(counts.len() == 2 && counts[0] == counts[1], "{name}: {check}");
     assert!(
         started.elapsed().as_secs_f64() < 20.0,
         "{name} took {:?}",
@@ -64,7 +68,7 @@ fn sst2() {
 /// What is locked holds in a clean checkout, on every machine of the numerics class that made it.
 #[test]
 fn the_locks_of_the_repository_hold() {
-    for name in ["bert-small", "lenet-digits"] {
+    for name in ["bert-small", "lenet-digits", "resnet-digits"] {
         let workspace = Workspace::empty();
         let recipe = format!("{}/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let run = workspace.run(&["build", &recipe, "--profile", "smoke", "--locked"]);

@@ -13,6 +13,7 @@ use crate::session::{Session, open_store, require_utf8};
 use crate::{output, table};
 use orchestrate_engine::{ActionId, BuildOptions, Cancel, ProcessExecutor, RunEvent, Store, build, reproduce};
 use orchestrate_recipe::describe_difference;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
@@ -90,28 +91,23 @@ fn bring_up_to_date<'a>(
         memory,
         checkpoint_every: arguments.checkpoint_every.0,
     };
+    let graph = &session.lowered.graph;
     let mut targets = session.lowered.targets(&arguments.steps);
+    let chosen = chosen_actions(session, &arguments.steps, &targets);
     if arguments.check {
-        // What runs a second time reads the bytes of all its inputs, which may have been collected.
-        targets = session.lowered.graph.ancestors_of(&targets).into_iter().collect();
+        // What runs a second time reads the bytes of its inputs, which may have been collected.
+        let inputs = chosen.iter().flat_map(|id| graph.dependencies(*id));
+        let all: BTreeSet<ActionId> = targets.iter().chain(&chosen).copied().chain(inputs).collect();
+        targets = all.into_iter().collect();
     }
     let once = || -> Result<Built<'a>, Failure> {
-        let report = build(
-            &session.lowered.graph,
-            &targets,
-            &options,
-            store,
-            &executor,
-            cancel,
-            sink,
-        )?;
+        let report = build(graph, &targets, &options, store, &executor, cancel, sink)?;
         Ok(Built::new(session, report, lock))
     };
     let mut built = once()?;
     if arguments.check && built.report.is_success() {
-        let chosen = chosen_actions(session, &arguments.steps, &built);
         let reproductions = reproduce(
-            &session.lowered.graph,
+            graph,
             &built.report,
             &chosen,
             &options,
@@ -134,9 +130,9 @@ fn bring_up_to_date<'a>(
 }
 
 /// The actions of the steps `names`; all of the build if there are none.
-fn chosen_actions(session: &Session, names: &[String], built: &Built<'_>) -> Vec<ActionId> {
+fn chosen_actions(session: &Session, names: &[String], targets: &[ActionId]) -> Vec<ActionId> {
     if names.is_empty() {
-        return built.report.actions.keys().copied().collect();
+        return session.lowered.graph.ancestors_of(targets).into_iter().collect();
     }
     let steps = names.iter().filter_map(|name| session.lowered.step(name));
     steps.flat_map(|step| step.actions.iter().copied()).collect()

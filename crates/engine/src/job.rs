@@ -158,6 +158,10 @@ impl Job {
         let Some(every) = context.checkpoint_every else {
             return Ok(None);
         };
+        // What a checkpoint came from cannot be told once a file has changed and been put back.
+        if action.inputs.values().any(|input| matches!(input, Input::File(_))) {
+            return Ok(None);
+        }
         let Some(trajectory) = self.keyed.document(action).of_trajectory(action) else {
             return Ok(None);
         };

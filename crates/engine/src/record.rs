@@ -64,7 +64,8 @@ pub struct ActionRecord {
     pub tree: Option<Digest>,
     /// What came of it.
     pub outcome: RecordedOutcome,
-    /// Whether it was what the build was asked for rather than made on the way to that, where the record says so.
+    /// Whether it was what the build was asked for, or is of the long kind that has a trajectory, rather than made on the way,
+    /// where the record says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_target: Option<bool>,
     /// Why it ran, if it did.

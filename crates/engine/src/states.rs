@@ -198,7 +198,7 @@ impl<'a> States<'a> {
             ActionState::Ended(report) => {
                 (self.sink)(RunEvent::from(&**report));
                 self.record.note(ActionRecord {
-                    is_target: Some(node.is_target),
+                    is_target: Some(node.is_target || self.graph.get(id).trajectory.is_some()),
                     ..ActionRecord::from(&**report)
                 })
             }

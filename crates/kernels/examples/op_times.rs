@@ -211,6 +211,53 @@ fn integer_ops(report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// Layers of pruned models have any width: the time of each beside that of a width which fits registers and panels.
+fn pruned_widths(report: &Report) -> Result<()> {
+    const WHOLE: usize = 256;
+    const WIDTHS: [usize; 9] = [WHOLE, 249, 250, 255, 257, 264, 272, 300, 384];
+    let forward = |m: usize, n: usize, k: usize| -> Result<[f64; 2]> {
+        let weights: Vec<i8> = (0..n * k).map(|i| (i * 37 % 255) as u8 as i8).collect();
+        let input = ActivationQuantizer {
+            scale: 0.03,
+            zero_point: 128,
+        };
+        let integers = Int8Linear::new(PackedInt8::pack(&weights, n, k)?, vec![0.01; n], None, input);
+        let (weight, bias) = (normal(&[n, k])?, normal(&[n])?);
+        let floats = PackedLinear::new(&weight, &bias)?;
+        let x = normal(&[m, k])?;
+        Ok([
+            least(|| integers.forward(&x).map(drop))?,
+            least(|| floats.forward(&x).map(drop))?,
+        ])
+    };
+    for m in [1, 64] {
+        for (what, widths) in [
+            ("outputs", WIDTHS.map(|n| (n, 512))),
+            ("inputs", WIDTHS.map(|k| (512, k))),
+        ] {
+            let mut whole = [0.0; 2];
+            for (width, (n, k)) in WIDTHS.into_iter().zip(widths) {
+                let name = format!("pruned to {width} {what}, {m} rows, int8 / f32");
+                if !report.wants(&name) {
+                    continue;
+                }
+                let times = forward(m, n, k)?;
+                if width == WHOLE {
+                    whole = times;
+                }
+                let work = width as f64 / WHOLE as f64;
+                let [int8, f32] = [0, 1].map(|i| times[i] / whole[i] / work);
+                let [a, b] = times;
+                report.line(
+                    &name,
+                    &format!("{a:8.4} / {b:8.4}   for the same work {int8:.2} / {f32:.2}"),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     keep_freed_memory();
     let report = Report {
@@ -219,5 +266,6 @@ fn main() -> Result<()> {
     report.line("op", "least ms, forward / backward")?;
     float_ops(&report)?;
     updates(&report)?;
-    integer_ops(&report)
+    integer_ops(&report)?;
+    pruned_widths(&report)
 }

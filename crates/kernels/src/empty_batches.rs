@@ -5,7 +5,7 @@ use crate::precision::ProductPrecision::F32;
 use crate::testing::{DROPOUT, empty_batch, sample};
 use crate::{
     ActivationQuantizer, AdamWStep, Affine, Projections, SgdStep, adamw_step, add_norm, add_relu, attention,
-    batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding,
+    batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding, embedding_norm,
     fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear,
     max_pool2d, relu, self_attention, sgd_step, softmax_last_dim, symmetric_scales, tanh,
 };
@@ -40,6 +40,12 @@ fn rows() -> Result<()> {
         add_norm(t[0], t[1], Some(DROPOUT), t[2], t[3], 1e-5)
     })?;
     assert_eq!(sum, [0, 5]);
+    let none = Tensor::zeros((0, 3), DType::U32, &Device::Cpu)?;
+    let (table, places) = (sample(&[4, 5], 5), sample(&[3, 5], 6));
+    let words = empty_batch(&[&table, &places, &weight, &bias], |t| {
+        embedding_norm(t[0], &none, t[1], t[2], t[3], 1e-5)
+    })?;
+    assert_eq!(words, [0, 3, 5]);
     Ok(())
 }
 

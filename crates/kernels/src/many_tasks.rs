@@ -6,9 +6,10 @@ use crate::storage::TASK;
 use crate::testing::{DROPOUT, Differences, TOLERANCE, check, quantized, sample};
 use crate::{
     ActivationQuantizer, Affine, Projections, add_norm, add_relu, attention, batch_norm, batch_norm_relu, conv2d,
-    cross_entropy, distillation_loss, dropout, embedding, fake_quantize_per_channel, fake_quantize_per_tensor,
-    feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, min_max, quantize_per_channel, relu,
-    scale_channels, scale_in_place, self_attention, softmax_last_dim, symmetric_scales, tanh,
+    cross_entropy, distillation_loss, dropout, embedding, embedding_norm, fake_quantize_per_channel,
+    fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, min_max,
+    quantize_per_channel, relu, scale_channels, scale_in_place, self_attention, softmax_last_dim, symmetric_scales,
+    tanh,
 };
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -75,6 +76,10 @@ fn rows() -> Result<()> {
         check(&[&x], distance, distance, Differences::Skip, 2e-5)?;
         let ids = Tensor::from_iter((0..2 * rows).map(|i| (i * 7 % rows) as u32), &Device::Cpu)?;
         agrees(&[&x], |t| embedding(t[0], &ids))?;
+        let (ids, places) = (ids.reshape((rows, 2))?, sample(&[2, width], 5));
+        agrees(&[&x, &places, &weight, &bias], |t| {
+            embedding_norm(t[0], &ids, t[1], t[2], t[3], 0.1)
+        })?;
     }
     Ok(())
 }

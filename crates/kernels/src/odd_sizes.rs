@@ -5,9 +5,9 @@ use crate::testing::{DROPOUT, SIZES, bits, same_bits_everywhere, same_everywhere
 use crate::{
     ActivationQuantizer, AdamWStep, Affine, PackedLinear, ProductPrecision, Projections, SgdStep, adamw_step, add_norm,
     add_relu, all_finite, attention, batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout,
-    embedding, fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool,
-    layer_norm, linear, max_pool2d, min_max, quantize_per_channel, relu, scale_channels, scale_in_place,
-    self_attention, sgd_step, softmax_last_dim, squared_norm, symmetric_scales, tanh,
+    embedding, embedding_norm, fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu,
+    global_average_pool, layer_norm, linear, max_pool2d, min_max, quantize_per_channel, relu, scale_channels,
+    scale_in_place, self_attention, sgd_step, softmax_last_dim, squared_norm, symmetric_scales, tanh,
 };
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -50,6 +50,10 @@ fn rows() -> Result<()> {
         same_bits_everywhere(&[&x], |t| distillation_loss(t[0], &y, 3.0))?;
         let ids = Tensor::from_iter((0..2 * rows).map(|i| (i * 7 % rows) as u32), &Device::Cpu)?;
         same_bits_everywhere(&[&x], |t| embedding(t[0], &ids))?;
+        let (ids, places) = (ids.reshape((rows, 2))?, sample(&[2, width], 5));
+        same_bits_everywhere(&[&x, &places, &weight, &bias], |t| {
+            embedding_norm(t[0], &ids, t[1], t[2], t[3], 1e-5)
+        })?;
         same_bits_everywhere(&[&x], |t| {
             fake_quantize_per_channel(t[0], &symmetric_scales(t[0], 8)?, 8)
         })?;

@@ -176,7 +176,8 @@ impl<P: Send + Sync + 'static> Parts<P> {
         self.0.len()
     }
 
-    /// Runs each with `run` on what the one before gave. With gradient checkpointing only the input of each is kept.
+    /// Runs each with `run` on what the one before gave. With gradient checkpointing only the input of each is kept, but for
+    /// the last, whose gradients come first: it would be run again before anything was let go of.
     ///
     /// # Errors
     /// As `run`.
@@ -186,9 +187,13 @@ impl<P: Send + Sync + 'static> Parts<P> {
         pass: &Pass,
         run: impl Fn(&P, &Tensor, &Pass) -> error::Result<Tensor> + Clone + Send + Sync + 'static,
     ) -> error::Result<Tensor> {
-        self.0.iter().try_fold(x, |x, part| {
+        let Some((last, earlier)) = self.0.split_last() else {
+            return Ok(x);
+        };
+        let x = earlier.iter().try_fold(x, |x, part| {
             let (part, run) = (Arc::clone(part), run.clone());
             pass.part(&x, move |x, pass| run(&part, x, pass))
-        })
+        })?;
+        run(last, &x, pass)
     }
 }

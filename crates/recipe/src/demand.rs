@@ -34,10 +34,10 @@ impl<'a> Demands<'a> {
     pub fn of_evaluation(&self, step: &str) -> Demand {
         if self.recipe.latency_seconds > 0.0 {
             Demand::Whole
-        } else if self.is_in_integers(step) {
-            Demand::Slot
+        } else if self.is_on_gpu && !self.is_in_integers(step) {
+            Demand::Device
         } else {
-            self.of_floats()
+            Demand::Slot
         }
     }
 

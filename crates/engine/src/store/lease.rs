@@ -57,7 +57,12 @@ impl fmt::Display for LeaseHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.process)?;
         match &self.purpose {
-            Some(LeasePurpose { recipe, action }) => write!(f, ", as action {action} of recipe {recipe}"),
+            Some(LeasePurpose { recipe, action }) => write!(
+                f,
+                ", as action {} of recipe {}",
+                action.escape_debug(),
+                recipe.escape_debug()
+            ),
             None => Ok(()),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A registration is the path of such a file, named by its own digest (an indirect root, as Nix has them). Invariants: a
 //! result is a root for as long as a registered file, as it is when garbage is collected, has the result's key in its
-//! text; a file that is gone or cannot be read names nothing, and its registration goes. What else is in such a file is
-//! not known here.
+//! text; a file that is gone names nothing, and its registration goes. Nothing is collected while there is one that cannot
+//! be read. What else is in such a file is not known here.
 
 use super::check::read_if_there;
 use super::inventory::Named;
@@ -13,6 +13,7 @@ use crate::key::ActionKey;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -49,10 +50,13 @@ impl Store {
         for registration in self.named("roots")? {
             let path = read_if_there(&registration.path)?.unwrap_or_default();
             let is_whole = Digest::of_bytes(&path) == registration.digest;
-            match is_whole
-                .then(|| read_file(Path::new(OsStr::from_bytes(&path))))
-                .flatten()
-            {
+            let path = Path::new(OsStr::from_bytes(&path));
+            let text = if is_whole {
+                read_file(path).map_err(StoreError::io("read", path))?
+            } else {
+                None
+            };
+            match text {
                 Some(text) => registered.keys.extend(keys_in(&text)),
                 None => registered.lapsed.push(registration),
             }
@@ -61,10 +65,14 @@ impl Store {
     }
 }
 
-/// The bytes of a file, if it is one: whoever reads a pipe might wait for ever.
-fn read_file(path: &Path) -> Option<Vec<u8>> {
-    let is_file = fs::metadata(path).is_ok_and(|about| about.is_file());
-    is_file.then(|| fs::read(path).ok()).flatten()
+/// The bytes of a file, if there is one: whoever reads a pipe might wait for ever.
+fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Ok(about) if about.is_file() => fs::read(path).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// All that has the form of a key.
