@@ -1,9 +1,10 @@
 //! What garbage collection keeps: the last runs of each profile, what lock files name, and bytes for as long as there is
 //! room.
 
-use crate::fixture::{Built, Workshop, all, concatenate, files_below, flip_bit, graph, options};
+use crate::fixture::{Built, Workshop, action, all, concatenate, files_below, flip_bit, graph, options};
 use crate::gc::{gc, keep, result_file, trees};
-use orchestrate_engine::{ActionGraph, BuildOptions, Digest, GcOptions, Variant};
+use orchestrate_engine::{ActionGraph, BuildOptions, Digest, GcOptions, Input, Variant};
+use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
@@ -67,6 +68,24 @@ fn what_a_lock_file_names_stays_until_the_file_is_changed_or_gone() {
     assert!(workshop.store().register_roots(&lock).is_err(), "there is no such file");
 }
 
+/// Such as one on a disk that does not answer: what it names cannot be known.
+#[test]
+fn nothing_is_collected_while_a_lock_file_cannot_be_read() {
+    let workshop = Workshop::new();
+    let built = workshop.build(&graph(&[("a", "1", &[])]));
+    let lock = workshop.path("recipe.lock");
+    let key = built.report.actions.values().next().unwrap().key.unwrap();
+    fs::write(&lock, key.to_string()).unwrap();
+    workshop.store().register_roots(&lock).unwrap();
+    fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&lock, &lock).unwrap();
+    let refused = workshop.store().gc(&keep(0)).unwrap_err().to_string();
+    assert!(refused.contains("recipe.lock"), "{refused}");
+    fs::remove_file(&lock).unwrap();
+    fs::write(&lock, key.to_string()).unwrap();
+    assert_eq!(gc(&workshop, &keep(0)).roots, 1);
+}
+
 #[test]
 fn a_registration_that_is_damaged_names_nothing_and_is_made_anew() {
     let workshop = Workshop::new();
@@ -120,6 +139,31 @@ fn bytes_made_on_the_way_go_before_results_and_a_build_is_none_the_wiser() {
     assert_eq!(edited.reasons()["a"], "the content of out is no longer in the store");
     assert_eq!(trees(&edited), trees(&clean.build_last(&large_chain("C"))));
     assert!(workshop.build_last(&large_chain("c")).started().is_empty());
+}
+
+/// What has a trajectory trains for long: its bytes are worth more than their room.
+#[test]
+fn bytes_of_what_has_a_trajectory_stay_though_made_on_the_way() {
+    let workshop = Workshop::new();
+    let mut graph = ActionGraph::new();
+    let mut last = None;
+    for name in ["data", "train", "export"] {
+        let inputs: Vec<(&str, Input)> = last.map(|id| ("in", Input::Action(id))).into_iter().collect();
+        let mut action = action(name, json!({"text": name.repeat(50_000)}), &inputs);
+        action.trajectory = (name == "train").then(|| json!({"text": name}));
+        last = Some(graph.add(action).unwrap());
+    }
+    workshop.build_last(&graph);
+    let limit = GcOptions {
+        max_bytes: Some(0),
+        ..keep(3)
+    };
+    let report = gc(&workshop, &limit);
+    assert_eq!(
+        (report.left.results.files, report.left.blobs.files),
+        (3, 2),
+        "not of data"
+    );
 }
 
 #[test]

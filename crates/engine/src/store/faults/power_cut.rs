@@ -102,10 +102,10 @@ fn a_build_after_an_edit_and_damage_loses_power_at_every_change() {
 
 #[test]
 fn a_collection_loses_power_at_every_change() {
-    assert!(cut_everywhere(Scenario::Collected) >= 15);
+    assert!(cut_everywhere(Scenario::Collected) >= 12);
 }
 
 #[test]
 fn a_collection_that_gives_up_bytes_loses_power_at_every_change() {
-    assert!(cut_everywhere(Scenario::Shrunk) >= 25);
+    assert!(cut_everywhere(Scenario::Shrunk) >= 20);
 }
