@@ -407,7 +407,7 @@ mod tests {
             )?;
             let [x, w] = [&x, &w].map(|t| t.to_dtype(candle_core::DType::F64));
             let (x, w) = (x?, w?);
-            let ours = conv2d(&x, &w, None, stride, padding, F32)?;
+            let ours = by_places(&x, &w, &Geometry::new(3, [height, width], kernel, stride, padding)?)?;
             let theirs = x.conv2d(&w, padding, stride, 1, 1)?;
             assert_eq!(ours.dims(), theirs.dims());
             let worst = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;

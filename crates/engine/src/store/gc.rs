@@ -3,7 +3,7 @@
 //! Roots are the results that the last runs of each recipe and profile named, and those that registered lock files name,
 //! with their trees and blobs. Invariants:
 //! - Roots are never removed, and neither is what they refer to: but where the size is limited, the bytes of those that
-//!   were made on the way to what the last runs were asked for go if there is no other way.
+//!   were made on the way to what the last runs were asked for, trainings aside, go if there is no other way.
 //! - Nobody else has the store open meanwhile, so that no build loses what it is about to refer to; what a dead build
 //!   left without a result is garbage.
 //! - Results go before trees and trees before blobs, each made to last before the next: a crash in between leaves

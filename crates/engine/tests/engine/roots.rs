@@ -3,9 +3,10 @@
 
 use crate::fixture::{Built, Workshop, action, all, concatenate, files_below, flip_bit, graph, options};
 use crate::gc::{gc, keep, result_file, trees};
-use orchestrate_engine::{ActionGraph, BuildOptions, Digest, GcOptions, Input, Variant};
+use orchestrate_engine::{ActionGraph, ActionKey, BuildOptions, Digest, GcOptions, Input, Variant};
 use serde_json::json;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[test]
@@ -68,15 +69,21 @@ fn what_a_lock_file_names_stays_until_the_file_is_changed_or_gone() {
     assert!(workshop.store().register_roots(&lock).is_err(), "there is no such file");
 }
 
-/// Such as one on a disk that does not answer: what it names cannot be known.
-#[test]
-fn nothing_is_collected_while_a_lock_file_cannot_be_read() {
-    let workshop = Workshop::new();
+/// A result, and a registered lock file that names its key.
+fn locked(workshop: &Workshop) -> (PathBuf, ActionKey) {
     let built = workshop.build(&graph(&[("a", "1", &[])]));
     let lock = workshop.path("recipe.lock");
     let key = built.report.actions.values().next().unwrap().key.unwrap();
     fs::write(&lock, key.to_string()).unwrap();
     workshop.store().register_roots(&lock).unwrap();
+    (lock, key)
+}
+
+/// Such as one on a disk that does not answer: what it names cannot be known.
+#[test]
+fn nothing_is_collected_while_a_lock_file_cannot_be_read() {
+    let workshop = Workshop::new();
+    let (lock, key) = locked(&workshop);
     fs::remove_file(&lock).unwrap();
     std::os::unix::fs::symlink(&lock, &lock).unwrap();
     let refused = workshop.store().gc(&keep(0)).unwrap_err().to_string();
@@ -89,11 +96,7 @@ fn nothing_is_collected_while_a_lock_file_cannot_be_read() {
 #[test]
 fn a_registration_that_is_damaged_names_nothing_and_is_made_anew() {
     let workshop = Workshop::new();
-    let built = workshop.build(&graph(&[("a", "1", &[])]));
-    let lock = workshop.path("recipe.lock");
-    let key = built.report.actions.values().next().unwrap().key.unwrap();
-    fs::write(&lock, key.to_string()).unwrap();
-    workshop.store().register_roots(&lock).unwrap();
+    let (lock, _) = locked(&workshop);
     let registration = files_below(&workshop.path("store/roots")).pop_first().unwrap();
     flip_bit(&registration);
     let damaged = workshop.store().verify_all(false).unwrap().damaged;
