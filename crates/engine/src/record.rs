@@ -21,8 +21,10 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Records of one recipe and profile that are kept; older ones are removed.
+/// Records of one recipe and profile that are kept; older ones are removed, now and then.
 const KEPT: usize = 100;
+/// One in so many builds looks for them, since that opens every record.
+const BUILDS_A_LOOK: usize = 16;
 
 /// Bytes of lines that are written at once.
 const HELD_BACK: usize = 64 << 10;
@@ -440,7 +442,7 @@ pub(crate) fn list_records(folder: &Path) -> Result<Vec<RecordFile>, StoreError>
 
 /// Removes those of `records` of `source` that are too many, one more being about to be made.
 fn remove_oldest(records: &[RecordFile], source: &Source) -> Result<(), StoreError> {
-    if records.len() < KEPT {
+    if records.len() < KEPT || !records.len().is_multiple_of(BUILDS_A_LOOK) {
         return Ok(());
     }
     let mut kept = 1;

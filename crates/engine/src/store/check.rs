@@ -4,7 +4,7 @@ use super::{Integrity, Store, StoreError, disk};
 use crate::artifact::Tree;
 use crate::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -17,13 +17,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn tree(&self, tree: &Digest) -> Result<Option<Tree>, StoreError> {
-        let path = self.path_of("trees", tree);
-        let Some(json) = read_if_there(&path)? else {
+        let Some(json) = self.trees.read(tree)? else {
             return Ok(None);
         };
         let found = parse_tree(&json, tree);
         if found.is_none() {
-            self.quarantine(&path)?;
+            self.quarantine(&self.path_of("trees", tree))?;
         }
         Ok(found)
     }
@@ -43,16 +42,14 @@ impl Store {
     /// damage to that file shows when the artifact is used.
     pub(super) fn has_bytes_by_copy(&self, tree: &Digest, copy: &str) -> Result<Integrity, StoreError> {
         match parse_tree(copy.as_bytes(), tree) {
-            Some(found) if size_if_there(&self.path_of("trees", tree))? == Some(copy.len() as u64) => {
-                self.has_blobs(&found)
-            }
+            Some(found) if self.trees.size(tree)? == Some(copy.len() as u64) => self.has_blobs(&found),
             Some(_) | None => self.has_bytes(tree),
         }
     }
 
     fn has_blobs(&self, tree: &Tree) -> Result<Integrity, StoreError> {
         for entry in tree.entries() {
-            match size_if_there(&self.path_of("blobs", &entry.digest))? {
+            match self.blobs.size(&entry.digest)? {
                 Some(size) if size == entry.size => {}
                 Some(_) => return Ok(Integrity::Corrupt { digest: entry.digest }),
                 None => return Ok(missing_blob(&entry.path)),
@@ -144,22 +141,24 @@ impl Store {
     }
 }
 
-/// The bytes of a file, or nothing if there is none. Most are small: their size is not asked for first.
+/// The bytes of a file, or nothing if there is none.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut bytes = Vec::with_capacity(USUAL_SIZE);
-    match File::open(path).and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)) {
-        Ok(_) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("read", path)(error)),
-    }
+    if_there(File::open(path).and_then(read_to_end)).map_err(StoreError::io("read", path))
 }
 
-/// The size of a file in bytes, or nothing if there is none.
-fn size_if_there(path: &Path) -> Result<Option<u64>, StoreError> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(Some(metadata.len())),
+/// The bytes of an open file. Most are small: their size is not asked for first.
+pub(super) fn read_to_end(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    file.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What was found, or nothing if it is not there.
+pub(super) fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("read", path)(error)),
+        Err(error) => Err(error),
     }
 }
 

@@ -46,6 +46,7 @@ mod occupancy;
 mod publish;
 mod result;
 mod roots;
+mod section;
 mod session;
 mod stat;
 mod survey;
@@ -64,6 +65,7 @@ pub use verify_all::{Damage, VerifyReport};
 
 use crate::digest::Digest;
 use occupancy::Occupancy;
+use section::{Section, relative};
 use session::Session;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,10 @@ use std::path::{Path, PathBuf};
 pub struct Store {
     root: PathBuf,
     access: Access,
+    // Those that a build looks into most.
+    results: Section,
+    trees: Section,
+    blobs: Section,
 }
 
 /// What a store may be used for, and what is held meanwhile.
@@ -101,7 +107,7 @@ impl Store {
         let session = Session::start(&root.join("tmp")).map_err(not_writable)?;
         let root = std::path::absolute(root).map_err(not_writable)?;
         let access = Access::Write { session, occupancy };
-        let store = Self { root, access };
+        let store = Self::of(root, access);
         layout::seal(&store)?;
         Ok(store)
     }
@@ -120,10 +126,18 @@ impl Store {
             source,
         };
         let _occupancy = Occupancy::share_to_read(root).map_err(not_readable)?;
-        Ok(Self {
-            root: std::path::absolute(root).map_err(not_readable)?,
-            access: Access::Read { _occupancy },
-        })
+        let root = std::path::absolute(root).map_err(not_readable)?;
+        Ok(Self::of(root, Access::Read { _occupancy }))
+    }
+
+    fn of(root: PathBuf, access: Access) -> Self {
+        Self {
+            results: Section::new(&root, "results"),
+            trees: Section::new(&root, "trees"),
+            blobs: Section::new(&root, "blobs"),
+            root,
+            access,
+        }
     }
 
     /// The session and the occupancy of a store that may be changed.
@@ -156,9 +170,9 @@ impl Store {
 
     /// Where the file named `digest` lies among those of `section`: in one of 256 folders.
     fn path_of(&self, section: &str, digest: &Digest) -> PathBuf {
-        let name = digest.hex();
-        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + section.len() + name.len() + 5);
-        path.extend([self.root.as_path(), section.as_ref(), name[..2].as_ref(), name.as_ref()]);
+        let name = relative(digest);
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + section.len() + name.len() + 2);
+        path.extend([self.root.as_path(), section.as_ref(), name.as_ref()]);
         path
     }
 }

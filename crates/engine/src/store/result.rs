@@ -56,13 +56,13 @@ impl Store {
 
     /// What there is for `key`, and the copy of the tree that comes with it.
     fn read_result(&self, key: &ActionKey) -> Result<(Lookup, Option<String>), StoreError> {
-        let path = self.path_of("results", key.digest());
-        let Some(text) = read_if_there(&path)? else {
+        let Some(text) = self.results.read(key.digest())? else {
             return Ok((Lookup::Absent, None));
         };
         match parse_result(&text) {
             Some(result) if result.key == *key => Ok((Lookup::Found(result), copy_of_tree(&text))),
             Some(_) | None => {
+                let path = self.path_of("results", key.digest());
                 tracing::warn!(file = %path.display(), "a result is damaged and counts as missing");
                 Ok((Lookup::Unreadable, None))
             }
