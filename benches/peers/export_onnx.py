@@ -24,7 +24,7 @@ class Rows(CalibrationDataReader):
     """The calibration rows, cut into batches of the case's size."""
 
     def __init__(self, folder: Path, size: int):
-        rows = load_file(folder / "batch.safetensors")["calibration"].long()
+        rows = load_file(folder / "batches.safetensors")["calibration"].long()
         self.batches = iter(rows.split(size))
 
     def get_next(self):
@@ -35,7 +35,7 @@ class Rows(CalibrationDataReader):
 def main() -> None:
     folder = Path(sys.argv[1])
     model = models.load(folder / "model").eval()
-    ids, _ = models.batch(folder)
+    ids = load_file(folder / "batches.safetensors")["ids"].long()
     f32, prepared = folder / "f32.onnx", folder / "prepared.onnx"
     with torch.no_grad():
         torch.onnx.export(model, (ids,), f32, input_names=["ids"], output_names=["logits"], dynamo=False)

@@ -160,8 +160,9 @@ def load(folder: Path) -> nn.Module:
     return model
 
 
-def batch(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input and labels of the case in `folder`."""
-    tensors = load_file(folder / "batch.safetensors")
+def batches(folder: Path, rows: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Input and labels of each batch of `rows` rows of the case in `folder`."""
+    tensors = load_file(folder / "batches.safetensors")
     ids = tensors.get("ids")
-    return tensors["pixels"] if ids is None else ids.long(), tensors["labels"].long()
+    inputs = tensors["pixels"] if ids is None else ids.long()
+    return list(zip(inputs.split(rows), tensors["labels"].long().split(rows), strict=True))

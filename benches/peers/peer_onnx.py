@@ -18,7 +18,7 @@ def main() -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(folder / f"{form}.onnx", options, providers=["CPUExecutionProvider"])
-    feed = {"ids": load_file(folder / "batch.safetensors")["ids"].astype(numpy.int64)}
+    feed = {"ids": load_file(folder / "batches.safetensors")["ids"].astype(numpy.int64)}
     once = lambda: session.run(None, feed)[0]  # noqa: E731
     serve(once().flatten().tolist(), once)
 

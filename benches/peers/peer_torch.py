@@ -4,6 +4,7 @@ Eager mode, AdamW(fused=True), weight decay on matrices alone as ours has it, an
 ours does to see that it is finite. Dropout and gradient clipping are off on both sides.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ class Trainer:
         self.model = models.load(folder / "model").train()
         distils = self.settings["work"] == "distil"
         self.teacher = models.load(folder / "teacher").eval() if distils else None
-        self.input, self.labels = models.batch(folder)
+        self.batches = itertools.cycle(models.batches(folder, self.settings["rows"]))
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         vectors = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [
@@ -33,19 +34,21 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings["learning_rate"], fused=True)
 
     def step(self) -> float:
+        inputs, labels = next(self.batches)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            loss = self.objective(self.model(self.input))
+            loss = self.objective(inputs, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
-    def objective(self, logits: torch.Tensor) -> torch.Tensor:
-        hard = F.cross_entropy(logits, self.labels)
+    def objective(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = self.model(inputs)
+        hard = F.cross_entropy(logits, labels)
         if self.teacher is None:
             return hard
         with torch.no_grad():
-            target = F.log_softmax(self.teacher(self.input) / self.settings["temperature"], -1)
+            target = F.log_softmax(self.teacher(inputs) / self.settings["temperature"], -1)
         student = F.log_softmax(logits / self.settings["temperature"], -1)
         soft = F.kl_div(student, target, reduction="batchmean", log_target=True) * self.settings["temperature"] ** 2
         return self.settings["alpha"] * soft + (1 - self.settings["alpha"]) * hard

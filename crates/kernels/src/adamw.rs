@@ -1,7 +1,8 @@
 //! Adam with decoupled weight decay as one pass over parameter, gradient and moments, in place.
 
 use crate::isa::multiversion;
-use crate::storage::{TASK, change_in_place, is_fused, overwrite, share_storage, slice};
+use crate::row_gradient::RowGradient;
+use crate::storage::{TASK, change_in_place, is_fused, overwrite, rows_per_task, share_storage, slice};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -106,6 +107,100 @@ pub fn adamw_step(
     })
 }
 
+/// Which rows of a table have moments that may not be zero.
+#[derive(Debug, Clone)]
+pub struct MovingRows(Vec<bool>);
+
+impl MovingRows {
+    /// Those of a table whose moments are `m` and `v`, both `[rows, width]`.
+    ///
+    /// # Errors
+    /// If they are of another type than f32, or not of two dimensions.
+    pub fn of(m: &Tensor, v: &Tensor) -> Result<Self> {
+        let (rows, _) = m.dims2()?;
+        let mut is_moving = vec![false; rows];
+        for moment in [m, v] {
+            let moment = moment.detach().contiguous()?;
+            let (storage, layout) = moment.storage_and_layout();
+            let values = slice(&storage, layout)?;
+            let width = values.len() / rows.max(1);
+            for (row, is_moving) in values.chunks_exact(width.max(1)).zip(&mut is_moving) {
+                *is_moving |= row.iter().any(|value| *value != 0.0);
+            }
+        }
+        Ok(Self(is_moving))
+    }
+}
+
+/// [`adamw_step`] on the table `param: [rows, width]`, with the same bits, without a look at what does not change: a row
+/// that is not in `grad` and never was has moments of zero, and does no more than decay. `moving` has the other ones and is
+/// kept up to date.
+///
+/// # Errors
+/// As [`adamw_step`]; and if `moving` is of another number of rows.
+pub fn adamw_step_of_rows(
+    param: &Tensor,
+    grad: &RowGradient,
+    m: &Tensor,
+    v: &Tensor,
+    moving: &mut MovingRows,
+    cfg: &AdamWStep,
+) -> Result<()> {
+    let [rows, width] = grad.dims();
+    let fits = |t: &Tensor| t.dims() == [rows, width];
+    if ![param, m, v].into_iter().all(fits) || moving.0.len() != rows || cfg.step == 0 {
+        bail!(
+            "adamw_step_of_rows {} of tensors that do not fit {:?}",
+            cfg.step,
+            param.dims()
+        )
+    }
+    if share_storage([param, m, v]) {
+        bail!("adamw_step_of_rows of tensors that share their storage")
+    }
+    for &number in grad.numbers() {
+        moving.0[number as usize] = true;
+    }
+    let (factors, moving) = (cfg.factors(), moving.0.as_slice());
+    change_in_place(param, |p| {
+        change_in_place(m, |m| {
+            change_in_place(v, |v| {
+                update_rows(p, grad, m, v, moving, factors);
+                Ok(())
+            })
+        })
+    })
+}
+
+fn update_rows(p: &mut [f32], grad: &RowGradient, m: &mut [f32], v: &mut [f32], moving: &[bool], factors: Factors) {
+    let [_, width] = grad.dims();
+    let (rows, still) = (rows_per_task(width), vec![0.0; width]);
+    let task = rows * width.max(1);
+    let pieces = p
+        .par_chunks_mut(task)
+        .zip(m.par_chunks_mut(task))
+        .zip(v.par_chunks_mut(task))
+        .zip(moving.par_chunks(rows));
+    pieces.enumerate().for_each(|(i, (((p, m), v), moving))| {
+        let mut next = grad.numbers().partition_point(|&number| (number as usize) < i * rows);
+        let piece = p
+            .chunks_exact_mut(width)
+            .zip(m.chunks_exact_mut(width))
+            .zip(v.chunks_exact_mut(width));
+        for ((number, ((p, m), v)), &is_moving) in (i * rows..).zip(piece).zip(moving) {
+            let is_next = grad.numbers().get(next).is_some_and(|&next| next as usize == number);
+            if is_next {
+                update(p, grad.row(next), m, v, factors);
+                next += 1;
+            } else if is_moving {
+                update(p, &still, m, v, factors);
+            } else if factors.decay != 1.0 {
+                p.iter_mut().for_each(|p| *p *= factors.decay);
+            }
+        }
+    });
+}
+
 fn update_all(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], mask: Option<&[f32]>, factors: Factors) {
     let pieces = p
         .par_chunks_mut(TASK)
@@ -190,6 +285,40 @@ mod tests {
     }
 
     #[test]
+    fn steps_on_rows_have_the_bits_of_steps_on_the_table() -> Result<()> {
+        for (rows, width) in [(1, 1), (7, 3), (300, 17), (65, 513), (5000, 16)] {
+            let p = sample(&[rows, width], 1);
+            let whole = [p.copy()?, p.zeros_like()?, p.zeros_like()?];
+            let by_rows = [p.copy()?, p.zeros_like()?, p.zeros_like()?];
+            let mut moving = MovingRows::of(&by_rows[1], &by_rows[2])?;
+            for step in 1..=5 {
+                let weight_decay = if step % 2 == 0 { 0.0 } else { 0.1 };
+                let cfg = AdamWStep {
+                    step,
+                    weight_decay,
+                    ..STEP
+                };
+                let ids: Vec<u32> = (0..9).map(|i| (i * i * step as usize % rows) as u32).collect();
+                let values = sample(&[9, width], 10 + step).flatten_all()?.to_vec1()?;
+                let gradient = RowGradient::scatter(&ids, &values, rows, width);
+                adamw_step(&whole[0], &gradient.to_dense()?, &whole[1], &whole[2], None, &cfg)?;
+                if step == 4 {
+                    // As after a checkpoint.
+                    moving = MovingRows::of(&by_rows[1], &by_rows[2])?;
+                }
+                adamw_step_of_rows(&by_rows[0], &gradient, &by_rows[1], &by_rows[2], &mut moving, &cfg)?;
+                for (a, b) in whole.iter().zip(&by_rows) {
+                    let bits = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+                    let [a, b] =
+                        [bits(a)?, bits(b)?].map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+                    assert!(a == b, "{rows} of {width}, step {step}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn the_first_step_moves_by_the_learning_rate() -> Result<()> {
         let p = Var::from_tensor(&sample(&[100], 1).zeros_like()?)?;
         let g = sample(&[100], 2);
@@ -226,6 +355,20 @@ mod tests {
         assert!(adamw_step(&p, &p.copy().expect("a copy"), &zeros(), &zeros(), Some(&q), &STEP).is_err());
         let zeroth = AdamWStep { step: 0, ..STEP };
         assert!(adamw_step(&p, &p.copy().expect("a copy"), &zeros(), &zeros(), None, &zeroth).is_err());
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_errors() -> Result<()> {
+        let p = sample(&[3, 2], 1);
+        let (m, v) = (p.zeros_like()?, p.zeros_like()?);
+        let mut moving = MovingRows::of(&m, &v)?;
+        let gradient = |rows| RowGradient::scatter(&[1], &[0.5, 0.25], rows, 2);
+        assert!(adamw_step_of_rows(&p, &gradient(4), &m, &v, &mut moving, &STEP).is_err());
+        assert!(adamw_step_of_rows(&p, &gradient(3), &m, &m.clone(), &mut moving, &STEP).is_err());
+        let zeroth = AdamWStep { step: 0, ..STEP };
+        assert!(adamw_step_of_rows(&p, &gradient(3), &m, &v, &mut moving, &zeroth).is_err());
+        assert!(adamw_step_of_rows(&p, &gradient(3), &m, &v, &mut MovingRows(vec![]), &STEP).is_err());
+        adamw_step_of_rows(&p, &gradient(3), &m, &v, &mut moving, &STEP)
     }
 
     #[test]

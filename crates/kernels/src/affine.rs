@@ -5,7 +5,7 @@
 //! An op of candle has at most three inputs, so that a larger one holds its parameters itself and hands their gradients
 //! over. That is right only for what nothing else leads to: variables, and what has no gradient.
 
-use crate::gradients::hand_over;
+use crate::gradients::{Gradient, hand_over};
 use crate::linear::{column_sums, forward_rows, linear};
 use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
@@ -114,7 +114,7 @@ pub(crate) fn holds<'a>(x: &Tensor, parameters: impl IntoIterator<Item = &'a Ten
 ///
 /// # Errors
 /// If the pass under way is not one of [`crate::gradients`].
-pub(crate) fn hand_over_all(parameter: &Tensor, gradient: Tensor) -> Result<()> {
+pub(crate) fn hand_over_all(parameter: &Tensor, gradient: impl Into<Gradient>) -> Result<()> {
     match hand_over(parameter, gradient)? {
         None => Ok(()),
         Some(_) => bail!("this op's gradients are for `gradients`, not for candle's own backward pass"),

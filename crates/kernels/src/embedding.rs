@@ -3,10 +3,9 @@
 //! The gradient of a row is the sum over its positions in their order, so that it does not depend on threads.
 
 use crate::gradients::hand_over;
-use crate::layer_norm::add_to;
-use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor, zeros};
+use crate::row_gradient::RowGradient;
+use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 /// `table: [rows, width]`, `ids: u32 [...]`, to `[..., width]`.
 ///
@@ -70,31 +69,9 @@ impl CustomOp1 for Embedding {
     fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
         let (g, layout) = gradient.storage_and_layout();
-        let scattered = scatter(&self.ids, slice(&g, layout)?, self.rows, self.width);
-        hand_over(table, tensor(scattered, (self.rows, self.width))?)
+        let rows = RowGradient::scatter(&self.ids, slice(&g, layout)?, self.rows, self.width);
+        hand_over(table, rows)
     }
-}
-
-/// The sum of the rows of `gradient` at their ids, all other rows zero.
-pub(crate) fn scatter(ids: &[u32], gradient: &[f32], rows: usize, width: usize) -> Vec<f32> {
-    let mut table = zeros(rows * width);
-    let mut order: Vec<(u32, u32)> = ids.iter().zip(0u32..).map(|(&id, position)| (id, position)).collect();
-    order.sort_unstable();
-    // One piece of the table for each id that occurs, cut off from the front in rising order.
-    let mut pieces = Vec::new();
-    let (mut rest, mut passed) = (table.as_mut_slice(), 0);
-    for same in order.chunk_by(|a, b| a.0 == b.0) {
-        let id = same[0].0 as usize;
-        let (row, after) = std::mem::take(&mut rest)[(id - passed) * width..].split_at_mut(width);
-        (rest, passed) = (after, id + 1);
-        pieces.push((row, same));
-    }
-    pieces.into_par_iter().with_min_len(8).for_each(|(row, same)| {
-        for &(_, position) in same {
-            add_to(row, &gradient[position as usize * width..][..width]);
-        }
-    });
-    table
 }
 
 #[cfg(test)]

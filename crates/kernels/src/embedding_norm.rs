@@ -4,8 +4,9 @@
 //! over rows in their order.
 
 use crate::affine::{hand_over_all, holds};
-use crate::embedding::{embedding, row_numbers, scatter};
+use crate::embedding::{embedding, row_numbers};
 use crate::layer_norm::{self, add_to, layer_norm, normalize_rows, sum_rows};
+use crate::row_gradient::RowGradient;
 use crate::storage::{build_chunks, cpu_slice, rows_per_task, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
@@ -132,8 +133,8 @@ impl CustomOp1 for EmbeddingNorm {
             }
         }
         if self.table.track_op() {
-            let scattered = scatter(&self.ids, &values, self.table.dim(0)?, width);
-            hand_over_all(&self.table, tensor(scattered, self.table.shape())?)?;
+            let rows = RowGradient::scatter(&self.ids, &values, self.table.dim(0)?, width);
+            hand_over_all(&self.table, rows)?;
         }
         tensor(sum_rows(&values, places.elem_count()), places.shape()).map(Some)
     }

@@ -4,6 +4,8 @@
 //! over all of them at every step. Our ops hand the gradient of a variable over as it is instead. What other ops give goes
 //! through candle as ever, and both are added up.
 
+use crate::reduction::{scale_in_place, squared_norm, squared_norm_of_rows};
+use crate::row_gradient::RowGradient;
 use candle_core::{Result, Tensor, TensorId, bail};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,15 +16,88 @@ thread_local! {
     static HANDED_OVER: RefCell<Option<Gradients>> = const { RefCell::new(None) };
 }
 
+/// The gradient of a variable.
+#[derive(Debug, Clone)]
+pub enum Gradient {
+    /// In the variable's shape.
+    Dense(Tensor),
+    /// The rows of a table that the scalar depends on.
+    Rows(RowGradient),
+}
+
+impl Gradient {
+    /// All of it, in the variable's shape.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn to_dense(&self) -> Result<Tensor> {
+        match self {
+            Self::Dense(gradient) => Ok(gradient.clone()),
+            Self::Rows(rows) => rows.to_dense(),
+        }
+    }
+
+    /// Σ g² in f64, in an order that depends on the variable's shape alone.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn squared_norm(&self) -> Result<f64> {
+        match self {
+            Self::Dense(gradient) => squared_norm(gradient),
+            Self::Rows(rows) => Ok(squared_norm_of_rows(rows)),
+        }
+    }
+
+    /// Multiplies every element by `factor`.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn scale(&mut self, factor: f32) -> Result<()> {
+        match self {
+            Self::Dense(gradient) => {
+                *gradient = gradient.contiguous()?;
+                scale_in_place(gradient, factor)
+            }
+            Self::Rows(rows) => {
+                rows.scale(factor);
+                Ok(())
+            }
+        }
+    }
+
+    fn plus(&self, other: &Self) -> Result<Self> {
+        match (self, other) {
+            (Self::Rows(a), Self::Rows(b)) => Ok(Self::Rows(a.plus(b))),
+            (Self::Dense(_), _) | (_, Self::Dense(_)) => {
+                let sum = (self.to_dense()? + other.to_dense()?)?;
+                // What is kept must not keep the graph that it was computed by.
+                Ok(Self::Dense(sum.detach()))
+            }
+        }
+    }
+}
+
+impl From<Tensor> for Gradient {
+    fn from(gradient: Tensor) -> Self {
+        Self::Dense(gradient)
+    }
+}
+
+impl From<RowGradient> for Gradient {
+    fn from(rows: RowGradient) -> Self {
+        Self::Rows(rows)
+    }
+}
+
 /// The gradients of one scalar with respect to the variables that it depends on.
 #[derive(Debug, Default)]
 pub struct Gradients {
-    by_variable: HashMap<TensorId, Tensor>,
+    by_variable: HashMap<TensorId, Gradient>,
 }
 
 impl Gradients {
-    /// The gradient of `variable`, in its shape; `None` if the scalar does not depend on it. It is taken out.
-    pub fn take(&mut self, variable: &Tensor) -> Option<Tensor> {
+    /// The gradient of `variable`; `None` if the scalar does not depend on it. It is taken out.
+    pub fn take(&mut self, variable: &Tensor) -> Option<Gradient> {
         self.by_variable.remove(&variable.id())
     }
 
@@ -42,10 +117,10 @@ impl Gradients {
             .try_for_each(|(id, gradient)| self.insert(id, gradient))
     }
 
-    fn insert(&mut self, id: TensorId, gradient: Tensor) -> Result<()> {
+    fn insert(&mut self, id: TensorId, gradient: Gradient) -> Result<()> {
         match self.by_variable.entry(id) {
             Entry::Occupied(mut entry) => {
-                let sum = (entry.get() + gradient)?.detach();
+                let sum = entry.get().plus(&gradient)?;
                 entry.insert(sum);
             }
             Entry::Vacant(entry) => {
@@ -68,7 +143,7 @@ pub fn gradients(loss: &Tensor) -> Result<Gradients> {
     for id in by_candle.get_ids() {
         if let Some(gradient) = by_candle.get_id(*id) {
             // What is kept must not keep the graph that it was computed by.
-            all.insert(*id, gradient.detach())?;
+            all.insert(*id, gradient.detach().into())?;
         }
     }
     Ok(all)
@@ -84,10 +159,11 @@ pub(crate) fn hand_on(gradients: Gradients) -> Result<()> {
 
 /// Hands the `gradient` of an op's input over if the input is a variable and [`gradients`] is at work; else gives it back,
 /// for candle.
-pub(crate) fn hand_over(input: &Tensor, gradient: Tensor) -> Result<Option<Tensor>> {
+pub(crate) fn hand_over(input: &Tensor, gradient: impl Into<Gradient>) -> Result<Option<Tensor>> {
+    let gradient = gradient.into();
     HANDED_OVER.with_borrow_mut(|handed_over| match handed_over {
         Some(handed_over) if input.is_variable() => handed_over.insert(input.id(), gradient).map(|()| None),
-        Some(_) | None => Ok(Some(gradient)),
+        Some(_) | None => gradient.to_dense().map(Some),
     })
 }
 
@@ -119,7 +195,7 @@ mod tests {
         for variable in [&table, &weight, &bias, &gain] {
             let expected = expected.get(variable).expect("candle reaches it");
             assert!(got.has(variable));
-            let got = got.take(variable).expect("it is there");
+            let got = got.take(variable).expect("it is there").to_dense()?;
             assert_eq!(got.dims(), expected.dims());
             for (a, b) in values(&got).iter().zip(values(expected)) {
                 assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");

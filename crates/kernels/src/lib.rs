@@ -50,6 +50,7 @@ mod precision;
 mod product;
 mod random;
 mod reduction;
+mod row_gradient;
 mod scale_channels;
 mod self_attention;
 mod sgd;
@@ -66,7 +67,7 @@ mod odd_sizes;
 mod testing;
 
 pub use activation::{gelu, relu, tanh};
-pub use adamw::{AdamWStep, adamw_step};
+pub use adamw::{AdamWStep, MovingRows, adamw_step, adamw_step_of_rows};
 pub use add_norm::add_norm;
 pub use add_relu::add_relu;
 pub use affine::Affine;
@@ -84,7 +85,7 @@ pub use fake_quantize::{
     ActivationQuantizer, fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
 };
 pub use feed_forward::feed_forward;
-pub use gradients::{Gradients, gradients};
+pub use gradients::{Gradient, Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, QuantizedActivations, int8_feed_forward, int8_gemm};
 pub use isa::{Isa, bf16_is_emulated, with_isa};
 pub use layer_norm::layer_norm;
@@ -96,6 +97,7 @@ pub use peak::multiply_adds;
 pub use precision::ProductPrecision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
+pub use row_gradient::RowGradient;
 pub use scale_channels::scale_channels;
 pub use self_attention::{Projections, self_attention};
 pub use sgd::{SgdStep, sgd_step};

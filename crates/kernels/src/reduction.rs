@@ -2,12 +2,16 @@
 
 use crate::isa::multiversion;
 use crate::lanes;
+use crate::row_gradient::RowGradient;
 use crate::storage::{TASK, change_in_place, is_fused, overwrite, slice};
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 /// Elements whose sum is one part of a larger sum.
 const PART: usize = 4 * TASK;
+
+/// Sums side by side within a part, of which element `i` belongs to number `i % LANES`.
+const LANES: usize = 16;
 
 /// Σ x² in f64, in an order that depends on the number of elements alone.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
@@ -24,6 +28,25 @@ pub fn squared_norm(x: &Tensor) -> Result<f64> {
     let (storage, layout) = x.storage_and_layout();
     let parts: Vec<f64> = slice(&storage, layout)?.par_chunks(PART).map(sum_of_squares).collect();
     Ok(parts.into_iter().sum())
+}
+
+/// Σ x² of a whole table, with the bits of [`squared_norm`]: the rows that are not there add zeros.
+pub(crate) fn squared_norm_of_rows(table: &RowGradient) -> f64 {
+    let [_, width] = table.dims();
+    let (mut sum, mut part, mut lanes) = (0.0, 0, [0.0; LANES]);
+    for (index, &number) in table.numbers().iter().enumerate() {
+        let (mut offset, mut rest) = (number as usize * width, table.row(index));
+        while !rest.is_empty() {
+            if offset / PART > part {
+                sum += lanes.iter().sum::<f64>();
+                (part, lanes) = (offset / PART, [0.0; LANES]);
+            }
+            let (of_part, behind) = rest.split_at(rest.len().min((part + 1) * PART - offset));
+            add_squares(&mut lanes, offset % LANES, of_part);
+            (offset, rest) = (offset + of_part.len(), behind);
+        }
+    }
+    sum + lanes.iter().sum::<f64>()
 }
 
 /// Multiplies every element by `factor`, in place.
@@ -90,24 +113,35 @@ pub fn min_max(x: &Tensor) -> Result<(f32, f32)> {
     }
 }
 
+fn sum_of_squares(x: &[f32]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    add_squares(&mut lanes, 0, x);
+    lanes.iter().sum()
+}
+
 multiversion! {
     /// Σ x.
     pub(crate) fn sum(x: &[f32]) -> f32 {
         lanes::sum(x, |v| v)
     }
 
-    fn sum_of_squares(x: &[f32]) -> f64 {
-        let mut lanes = [0.0f64; 16];
-        let (blocks, rest) = x.as_chunks::<16>();
+    /// Adds the squares of `x` to the lanes, the first of them to lane `first`.
+    fn add_squares(lanes: &mut [f64; LANES], first: usize, x: &[f32]) {
+        let square = |v: f32| f64::from(v) * f64::from(v);
+        let head = if first == 0 { 0 } else { x.len().min(LANES - first) };
+        let (head, body) = x.split_at(head);
+        for (lane, &v) in lanes[first..].iter_mut().zip(head) {
+            *lane += square(v);
+        }
+        let (blocks, tail) = body.as_chunks::<LANES>();
         for block in blocks {
-            for i in 0..16 {
-                lanes[i] += f64::from(block[i]) * f64::from(block[i]);
+            for i in 0..LANES {
+                lanes[i] += square(block[i]);
             }
         }
-        for (lane, &v) in lanes.iter_mut().zip(rest) {
-            *lane += f64::from(v) * f64::from(v);
+        for (lane, &v) in lanes.iter_mut().zip(tail) {
+            *lane += square(v);
         }
-        lanes.iter().sum()
     }
 
     fn scale(x: &mut [f32], factor: f32) {
@@ -155,6 +189,24 @@ mod tests {
     use crate::isa::{Isa, with_isa};
     use crate::testing::sample;
     use candle_core::Device;
+
+    #[test]
+    fn norms_of_rows_are_those_of_the_table() -> Result<()> {
+        for (rows, width) in [(1, 1), (9, 7), (70, 300), (4, 20_001), (4000, 16), (3000, 33)] {
+            let ids: Vec<u32> = (0..40).map(|i| (i * i * i * 7 % rows) as u32).collect();
+            let values = sample(&[40, width], 1).flatten_all()?.to_vec1()?;
+            let table = RowGradient::scatter(&ids, &values, rows, width);
+            let expected = squared_norm(&table.to_dense()?)?;
+            assert_eq!(
+                squared_norm_of_rows(&table).to_bits(),
+                expected.to_bits(),
+                "{rows} of {width}"
+            );
+            let portable = with_isa(Isa::Portable, || squared_norm_of_rows(&table));
+            assert_eq!(portable.to_bits(), expected.to_bits());
+        }
+        Ok(())
+    }
 
     #[test]
     fn norm_has_the_same_bits_for_all_threads_and_widths() -> Result<()> {

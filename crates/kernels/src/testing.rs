@@ -72,8 +72,8 @@ fn run_where_there_are_gradients(
     let mut gradients = gradients(&weigh(&y)?)?;
     let gradients = variables
         .iter()
-        .map(|variable| gradients.take(variable.as_tensor()))
-        .collect();
+        .map(|variable| gradients.take(variable.as_tensor()).map(|g| g.to_dense()).transpose())
+        .collect::<Result<_>>()?;
     Ok((y, gradients))
 }
 

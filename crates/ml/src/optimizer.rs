@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::masks::Masks;
 use candle_core::{Tensor, Var};
-use orchestrate_kernels::{AdamWStep, Gradients, SgdStep, adamw_step, scale_in_place, sgd_step, squared_norm};
+use orchestrate_kernels::{
+    AdamWStep, Gradient, Gradients, MovingRows, SgdStep, adamw_step, adamw_step_of_rows, sgd_step,
+};
 use serde::{Deserialize, Serialize};
 
 /// Which update rule.
@@ -35,6 +37,8 @@ struct Slot {
     first: Tensor,
     second: Option<Tensor>,
     mask: Option<Tensor>,
+    /// Of a table of which gradients hold single rows, as far as it is known.
+    moving: Option<MovingRows>,
 }
 
 /// An optimizer with its moments.
@@ -67,6 +71,7 @@ impl Optimizer {
                 parameter,
                 second,
                 mask,
+                moving: None,
             })
         };
         Ok(Self {
@@ -96,7 +101,7 @@ impl Optimizer {
         });
         let moments: Vec<_> = moments.collect::<Result<_>>()?;
         for (slot, (first, second)) in self.slots.iter_mut().zip(moments) {
-            (slot.first, slot.second) = (first, second);
+            (slot.first, slot.second, slot.moving) = (first, second, None);
         }
         self.steps = steps;
         Ok(())
@@ -117,10 +122,9 @@ impl Optimizer {
     pub fn step(&mut self, mut gradients: Gradients, learning_rate: f64) -> Result<f64> {
         let mut reached = Vec::with_capacity(self.slots.len());
         let mut sum = 0.0;
-        for slot in &self.slots {
+        for slot in &mut self.slots {
             if let Some(gradient) = gradients.take(&slot.parameter) {
-                let gradient = gradient.contiguous()?;
-                sum += squared_norm(&gradient)?;
+                sum += gradient.squared_norm()?;
                 reached.push((slot, gradient));
             }
         }
@@ -134,9 +138,9 @@ impl Optimizer {
         } else {
             1.0
         };
-        for (slot, gradient) in reached {
+        for (slot, mut gradient) in reached {
             if factor < 1.0 {
-                scale_in_place(&gradient, factor)?;
+                gradient.scale(factor)?;
             }
             slot.update(&gradient, learning_rate, self.steps + 1, &self.settings)?;
         }
@@ -151,7 +155,13 @@ impl Slot {
         format!("moment-{order}:{}", self.name)
     }
 
-    fn update(&self, gradient: &Tensor, learning_rate: f64, step: u64, settings: &OptimizerSettings) -> Result<()> {
+    fn update(
+        &mut self,
+        gradient: &Gradient,
+        learning_rate: f64,
+        step: u64,
+        settings: &OptimizerSettings,
+    ) -> Result<()> {
         let weight_decay = if self.parameter.rank() >= 2 {
             settings.weight_decay
         } else {
@@ -168,7 +178,18 @@ impl Slot {
                     weight_decay,
                     step,
                 };
-                adamw_step(&self.parameter, gradient, &self.first, second, mask, &rule)?;
+                if let (Gradient::Rows(rows), None) = (gradient, mask) {
+                    let mut moving = match self.moving.take() {
+                        Some(moving) => moving,
+                        None => MovingRows::of(&self.first, second)?,
+                    };
+                    adamw_step_of_rows(&self.parameter, rows, &self.first, second, &mut moving, &rule)?;
+                    self.moving = Some(moving);
+                } else {
+                    let gradient = gradient.to_dense()?;
+                    adamw_step(&self.parameter, &gradient, &self.first, second, mask, &rule)?;
+                    self.moving = None;
+                }
             }
             None => {
                 let rule = SgdStep {
@@ -177,7 +198,7 @@ impl Slot {
                     weight_decay,
                     nesterov: false,
                 };
-                sgd_step(&self.parameter, gradient, &self.first, mask, &rule)?;
+                sgd_step(&self.parameter, &gradient.to_dense()?, &self.first, mask, &rule)?;
             }
         }
         Ok(())

@@ -35,11 +35,15 @@ pub struct Case {
     pub model: ModelSpec,
     /// What it reads; texts fill the whole length.
     pub input: Input,
-    /// Rows of the batch.
+    /// Rows of a batch.
     pub rows: usize,
+    /// Batches that take turns: what a step leaves alone must not be the same at every step.
+    pub batches: usize,
     /// Number of classes.
     pub classes: usize,
 }
+
+const TRAINING_BATCHES: usize = 8;
 
 /// BERT's vocabulary.
 const VOCABULARY: usize = 30_522;
@@ -88,11 +92,16 @@ fn bert(work: Work, model: ModelSpec, rows: usize, tokens: usize) -> Case {
         max_length: tokens,
         vocab_size: VOCABULARY,
     };
+    let batches = match work {
+        Work::Train | Work::Distil => TRAINING_BATCHES,
+        Work::Infer => 1,
+    };
     Case {
         work,
         model,
         input,
         rows,
+        batches,
         classes: 2,
     }
 }
@@ -110,6 +119,7 @@ fn images(model: ModelSpec, [channels, height, width]: [usize; 3]) -> Case {
         model,
         input,
         rows: 64,
+        batches: TRAINING_BATCHES,
         classes: 10,
     }
 }

@@ -1,14 +1,15 @@
-//! Writes what both sides of a comparison load: models with random weights, a random batch, and the settings.
+//! Writes what both sides of a comparison load: models with random weights, random batches, and the settings.
 //!
 //! In the case's folder: `model/` (the learner, or the model that answers), `teacher/` for distillation, `int8/` for
-//! inference, `batch.safetensors` (`ids` or `pixels`, `labels`, `calibration`) and `case.json`.
+//! inference, `batches.safetensors` (`ids` or `pixels`, `labels`, `calibration`), the batches in the order in which they are learnt, and
+//! `case.json`.
 
 use super::Failure;
 use super::cases::{Case, Work};
 use candle_core::{Device, Tensor};
 use orchestrate_kernels::{ProductPrecision, RandomKey, RandomStream};
 use orchestrate_ml::artifact::{ModelArtifact, NewModel, files_of_folder};
-use orchestrate_ml::batch::Rows;
+use orchestrate_ml::batch::{EpochOrder, Rows};
 use orchestrate_ml::data::{EncodedSplit, ImageSplit, Prepared, Task, TextSplit, Tokenizer};
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::masks::Masks;
@@ -24,7 +25,7 @@ use std::path::Path;
 /// Rows that the ranges of activations are taken from.
 const CALIBRATION_ROWS: usize = 32;
 
-/// Small enough that the same batch can be learnt for as long as a measurement takes.
+/// Small enough that the same batches can be learnt for as long as a measurement takes.
 pub const TRAINING: Training = Training {
     epochs: 1,
     learning_rate: 1e-5,
@@ -33,6 +34,9 @@ pub const TRAINING: Training = Training {
     schedule: Schedule::Constant,
     ..Training::NONE
 };
+
+/// Of the order of rows.
+pub const SEED: u64 = 1;
 
 /// As recipes have it where they say nothing else.
 pub const DISTILLATION: Distillation = Distillation {
@@ -52,7 +56,7 @@ pub fn prepare(case: &Case, folder: &Path) -> Result<(), Failure> {
     if case.work == Work::Infer {
         write_integer_model(case, folder)?;
     }
-    write_batch(case, folder)?;
+    write_batches(case, folder)?;
     let settings = serde_json::json!({
         "work": case.work.name(),
         "rows": case.rows,
@@ -116,11 +120,14 @@ fn write_integer_model(case: &Case, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_batch(case: &Case, folder: &Path) -> Result<(), Failure> {
+fn write_batches(case: &Case, folder: &Path) -> Result<(), Failure> {
     use orchestrate_ml::batch::BatchInput;
     let content = |data: &Prepared| -> Result<(&'static str, Tensor, Tensor), Failure> {
         let rows = Rows::train(data, &Device::Cpu);
-        let all: Vec<usize> = (0..rows.len()).collect();
+        let all: Vec<usize> = match case.work {
+            Work::Train | Work::Distil => rows.epoch(&order(case), 0).concat(),
+            Work::Infer => (0..rows.len()).collect(),
+        };
         let labels = rows.labels(&all)?;
         match rows.batch(&all)?.input {
             BatchInput::Text { ids, .. } => Ok(("ids", ids, labels)),
@@ -132,16 +139,25 @@ fn write_batch(case: &Case, folder: &Path) -> Result<(), Failure> {
     if case.work == Work::Infer {
         tensors.insert("calibration".to_owned(), content(&calibration_data(case)?)?.1);
     }
-    candle_core::safetensors::save(&tensors, folder.join("batch.safetensors"))?;
+    candle_core::safetensors::save(&tensors, folder.join("batches.safetensors"))?;
     Ok(())
 }
 
-/// The batch as a data set of which it is all.
+/// As [`Training`] has it.
+fn order(case: &Case) -> EpochOrder {
+    EpochOrder {
+        batch_size: case.rows,
+        by_length: TRAINING.bucket_by_length,
+        seed: SEED,
+    }
+}
+
+/// The batches as a data set of which they are all.
 ///
 /// # Errors
 /// If there is no tokenizer to be had.
 pub fn data(case: &Case) -> Result<Prepared, Failure> {
-    random_data(case, case.rows, 3)
+    random_data(case, case.rows * case.batches, 3)
 }
 
 fn calibration_data(case: &Case) -> Result<Prepared, Failure> {

@@ -4,7 +4,7 @@
 
 use super::Failure;
 use super::cases::{Case, Work};
-use super::prepare::{DISTILLATION, TRAINING, data};
+use super::prepare::{DISTILLATION, SEED, TRAINING, data};
 use candle_core::Device;
 use orchestrate_ml::artifact::{LoadedModel, ModelArtifact, files_of_folder};
 use orchestrate_ml::batch::{Batch, Rows};
@@ -72,6 +72,7 @@ pub struct Side {
     teacher: Option<LoadedModel>,
     targets: Option<Targets>,
     data: Prepared,
+    /// The first batch.
     batch: Batch,
 }
 
@@ -101,7 +102,7 @@ impl Side {
             let files = files_of_folder(folder)?;
             targets = Some(Targets::read(
                 &files,
-                case.rows,
+                rows.len(),
                 case.classes,
                 DISTILLATION,
                 &Device::Cpu,
@@ -158,14 +159,12 @@ impl Side {
                 .map(|times| times[1..].to_vec()),
             Work::Train => self.steps(count),
             Work::Distil => {
-                let teacher = (0..=count)
+                let passes = count.div_ceil(self.case.batches);
+                let teacher = (0..=passes)
                     .map(|_| self.teacher_pass())
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok(teacher[1..]
-                    .iter()
-                    .zip(self.steps(count)?)
-                    .map(|(t, s)| t + s)
-                    .collect())
+                let teacher = teacher[1..].iter().flat_map(|t| vec![*t; self.case.batches]);
+                Ok(teacher.zip(self.steps(count)?).map(|(t, s)| t + s).collect())
             }
         }
     }
@@ -181,7 +180,8 @@ impl Side {
     fn fit(&self, steps: usize) -> Result<Vec<(Instant, f64)>, Failure> {
         let rows = Rows::train(&self.data, &Device::Cpu);
         let training = Training {
-            epochs: steps,
+            epochs: steps.div_ceil(self.case.batches),
+            max_steps: Some(steps),
             batch_size: self.case.rows,
             ..self.training
         };
@@ -192,7 +192,7 @@ impl Side {
         };
         let context = Context {
             device: &Device::Cpu,
-            seed: 1,
+            seed: SEED,
             watch: &watch,
             interruption: Interruption::NONE,
         };
@@ -200,13 +200,14 @@ impl Side {
         Ok(reports.into_inner())
     }
 
+    /// Milliseconds of the teacher's pass over one of the batches.
     fn teacher_pass(&self) -> Result<f64, Failure> {
         let rows = Rows::train(&self.data, &Device::Cpu);
         let started = Instant::now();
         if let Some(teacher) = &self.teacher {
             logits_of(teacher.model.as_ref(), &rows, self.case.rows, &|_| ())?;
         }
-        Ok(milliseconds(started))
+        Ok(milliseconds(started) / self.case.batches as f64)
     }
 }
 
