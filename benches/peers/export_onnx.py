@@ -1,4 +1,5 @@
-"""Writes `f32.onnx`, `dynamic.onnx` and `static.onnx` into a case's folder: `export_onnx.py FOLDER`.
+"""Writes `f32.onnx`, `dynamic.onnx` and `static.onnx` into a case's folder, and `first.onnx` and `firstdynamic.onnx`, whose last
+layers compute the first position alone: `export_onnx.py FOLDER`.
 
 The integer forms are ONNX Runtime's own: dynamic per channel, and static QDQ per channel calibrated on the same rows as
 ours. Run apart from the peers, so that neither torch nor the quantizer counts in their memory.
@@ -36,11 +37,14 @@ def main() -> None:
     folder = Path(sys.argv[1])
     model = models.load(folder / "model").eval()
     ids = load_file(folder / "batches.safetensors")["ids"].long()
-    f32, prepared = folder / "f32.onnx", folder / "prepared.onnx"
-    with torch.no_grad():
-        torch.onnx.export(model, (ids,), f32, input_names=["ids"], output_names=["logits"], dynamo=False)
-    quant_pre_process(f32, prepared)
-    quantize_dynamic(prepared, folder / "dynamic.onnx", per_channel=True, weight_type=QuantType.QInt8)
+    prepared = folder / "prepared.onnx"
+    # What is prepared last is what the static form is made of.
+    for f32, dynamic, models.Bert.last_for_first in (("first", "firstdynamic", True), ("f32", "dynamic", False)):
+        path = folder / f"{f32}.onnx"
+        with torch.no_grad():
+            torch.onnx.export(model, (ids,), path, input_names=["ids"], output_names=["logits"], dynamo=False)
+        quant_pre_process(path, prepared)
+        quantize_dynamic(prepared, folder / f"{dynamic}.onnx", per_channel=True, weight_type=QuantType.QInt8)
     quantize_static(
         prepared,
         folder / "static.onnx",

@@ -29,20 +29,25 @@ class Block(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, neurons)})
         self.output = nn.ModuleDict({"dense": nn.Linear(neurons, width), "LayerNorm": nn.LayerNorm(width, epsilon)})
 
-    def forward(self, x):
-        batch, length, width = x.shape
+    def forward(self, x, queries=None):
+        """What comes out for the first `queries` positions, or for all."""
+        batch, _, width = x.shape
         projections, output = self.attention["self"], self.attention["output"]
+        asked = x[:, :queries]
         q, k, v = (
-            projections[name](x).view(batch, length, self.heads, -1).transpose(1, 2)
-            for name in ("query", "key", "value")
+            projections[name](x).view(batch, x.shape[1], self.heads, -1).transpose(1, 2)
+            for name, x in (("query", asked), ("key", x), ("value", x))
         )
-        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
-        x = output["LayerNorm"](output["dense"](context) + x)
+        context = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, asked.shape[1], width)
+        x = output["LayerNorm"](output["dense"](context) + asked)
         neurons = F.gelu(self.intermediate["dense"](x))
         return self.output["LayerNorm"](self.output["dense"](neurons) + x)
 
 
 class Bert(nn.Module):
+    # Whether the last layer computes the first position alone, as ours does, since nothing else of it is read.
+    last_for_first = False
+
     def __init__(self, config, classes):
         super().__init__()
         width, epsilon = config["hidden_size"], config["layer_norm_eps"]
@@ -71,8 +76,10 @@ class Bert(nn.Module):
         segment = torch.zeros(1, dtype=torch.long)
         place = tables["position_embeddings"](positions) + tables["token_type_embeddings"](segment)
         x = tables["LayerNorm"](tables["word_embeddings"](ids) + place)
-        for block in self.bert["encoder"]["layer"]:
+        *blocks, last = self.bert["encoder"]["layer"]
+        for block in blocks:
             x = block(x)
+        x = last(x, 1 if self.last_for_first else None)
         return self.classifier(torch.tanh(self.bert["pooler"]["dense"](x[:, 0])))
 
 

@@ -1,4 +1,5 @@
-"""PyTorch's side of a training case: `peer_torch.py FOLDER PRECISION`, with PRECISION f32 or bf16 (autocast).
+"""PyTorch's side of a training case: `peer_torch.py FOLDER FORM`, with FORM f32, bf16 (autocast), or first (f32, and the last
+layer of a BERT at its first position alone).
 
 Eager mode, AdamW(fused=True), weight decay on matrices alone as ours has it, and the loss read back at every step, which
 ours does to see that it is finite. Dropout and gradient clipping are off on both sides.
@@ -18,9 +19,10 @@ from torch.nn import functional as F
 class Trainer:
     """One step of training, or of distillation where the case has a teacher."""
 
-    def __init__(self, folder: Path, precision: str):
+    def __init__(self, folder: Path, form: str):
         self.settings = json.loads((folder / "case.json").read_text())
-        self.bf16 = precision == "bf16"
+        self.bf16 = form == "bf16"
+        models.Bert.last_for_first = form == "first"
         self.model = models.load(folder / "model").train()
         distils = self.settings["work"] == "distil"
         self.teacher = models.load(folder / "teacher").eval() if distils else None

@@ -1,7 +1,7 @@
 """What a peer's process says to the driver: the same lines as our `peer_bench serve`.
 
-First, unasked, the numbers that both sides must agree on; to `run N` the milliseconds of N runs; to `peak` the process's
-peak memory in MiB. Every answer is a line of JSON.
+First, unasked, the numbers that both sides must agree on; to `run N M` the milliseconds of N runs
+after M that do not count; to `peak` the process's peak memory in MiB. Every answer is a line of JSON.
 """
 
 import json
@@ -26,16 +26,18 @@ def peak_mebibytes() -> float:
 
 
 def serve(check: list[float], once: Callable[[], object]) -> None:
-    """Answers until standard input ends; a run before each request is not counted."""
+    """Answers until standard input ends."""
     answer(check)
     for line in sys.stdin:
         command, *rest = line.split()
         if command == "peak":
             answer([peak_mebibytes()])
             continue
-        once()
+        count, before = map(int, rest)
+        for _ in range(before):
+            once()
         times = []
-        for _ in range(int(rest[0])):
+        for _ in range(count):
             started = time.perf_counter()
             once()
             times.append((time.perf_counter() - started) * 1e3)

@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records of one recipe and profile that are kept; older ones are removed, now and then.
 const KEPT: usize = 100;
-/// One in so many builds looks for them, since that opens every record.
+/// About one in so many builds looks for them, since that opens every record.
 const BUILDS_A_LOOK: usize = 16;
 
 /// Bytes of lines that are written at once.
@@ -166,7 +166,8 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
-    /// Begins the record of a run of `variant` of `recipe`, and removes the oldest ones of that recipe and profile.
+    /// Begins the record of a run of `variant` of `recipe`, and removes the oldest ones of that recipe and profile, now and
+    /// then.
     pub(crate) fn start(store: &Store, recipe: &str, variant: Option<&Variant>) -> Result<Self, StoreError> {
         store.require_writable()?;
         let folder = runs_folder(store);

@@ -108,7 +108,7 @@ pub fn adamw_step(
 }
 
 /// Which rows of a table have moments that may not be zero.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct MovingRows(Vec<bool>);
 
 impl MovingRows {
@@ -132,12 +132,12 @@ impl MovingRows {
     }
 }
 
-/// [`adamw_step`] on the table `param: [rows, width]`, with the same bits, without a look at what does not change: a row
-/// that is not in `grad` and never was has moments of zero, and does no more than decay. `moving` has the other ones and is
-/// kept up to date.
+/// [`adamw_step`] on the table `param: [rows, width]`, with the same bits as long as `eps` is above 0, without a look at what
+/// does not change: a row that is not in `grad` and never was has moments of zero, and does no more than decay. `moving` has
+/// the other ones and is kept up to date.
 ///
 /// # Errors
-/// As [`adamw_step`]; and if `moving` is of another number of rows.
+/// As [`adamw_step`]; and if `moving` is of another number of rows, or the tensors are not f32 on the CPU.
 pub fn adamw_step_of_rows(
     param: &Tensor,
     grad: &RowGradient,

@@ -13,7 +13,8 @@ use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor, zeros};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-/// softmax(q kᵀ / √d) v in each head of d = width / heads elements. `q`, `k`, `v: [batch, length, width]`, to the same shape.
+/// softmax(q kᵀ / √d) v in each head of d = width / heads elements. `q: [batch, queries, width]`, `k` and `v: [batch, length,
+/// width]`, to the shape of `q`.
 ///
 /// `key_mask: [batch, length]`, 0 for keys that nothing attends to; a query without any key gives zeros. `dropout` acts on
 /// the probabilities, element (batch, head, query, key) in row-major order.
@@ -30,21 +31,42 @@ pub fn attention(
     dropout: Option<Dropout>,
     precision: ProductPrecision,
 ) -> Result<Tensor> {
-    let (batch, length, width) = q.dims3()?;
-    if k.dims() != q.dims() || v.dims() != q.dims() {
+    let (batch, queries, width) = q.dims3()?;
+    let length = k.dim(1)?;
+    if k.dims() != [batch, length, width] || v.dims() != k.dims() {
         bail!("attention over {:?}, {:?} and {:?}", q.dims(), k.dims(), v.dims())
     }
-    check([batch, length, width], key_mask, heads, dropout)?;
+    let shape = AttentionShape {
+        batch,
+        queries,
+        length,
+        width,
+    };
+    check(shape, key_mask, heads, dropout)?;
     if !is_fused(q) {
         return reference(q, k, v, key_mask, heads, dropout);
     }
-    let op = Attention::new([batch, length, width], key_mask, heads, dropout, precision)?;
+    let op = Attention::new(shape, key_mask, heads, dropout, precision)?;
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+/// Of queries `[batch, queries, width]`, keys and values `[batch, length, width]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttentionShape {
+    pub(crate) batch: usize,
+    pub(crate) queries: usize,
+    pub(crate) length: usize,
+    pub(crate) width: usize,
 }
 
 /// Checks what comes beside queries, keys and values of a shape.
 fn check(
-    [batch, length, width]: [usize; 3],
+    AttentionShape {
+        batch,
+        queries,
+        length,
+        width,
+    }: AttentionShape,
     key_mask: Option<&Tensor>,
     heads: usize,
     dropout: Option<Dropout>,
@@ -61,7 +83,7 @@ fn check(
             mask.dims()
         )
     }
-    dropout.map_or(Ok(()), |dropout| dropout.check(&[batch, heads, length, length]))
+    dropout.map_or(Ok(()), |dropout| dropout.check(&[batch, heads, queries, length]))
 }
 
 fn reference(
@@ -72,9 +94,13 @@ fn reference(
     heads: usize,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
-    let (batch, length, width) = q.dims3()?;
+    let (batch, length, width) = k.dims3()?;
     let depth = width / heads;
-    let split = |x: &Tensor| x.reshape((batch, length, heads, depth))?.transpose(1, 2)?.contiguous();
+    let split = |x: &Tensor| {
+        x.reshape((batch, x.dim(1)?, heads, depth))?
+            .transpose(1, 2)?
+            .contiguous()
+    };
     let mut scores = (split(q)?.matmul(&split(k)?.t()?)? / (depth as f64).sqrt())?;
     let mask = match key_mask {
         Some(mask) => Some(
@@ -96,10 +122,7 @@ fn reference(
         let factors = dropout.factors(&probabilities)?;
         probabilities = (probabilities * factors)?;
     }
-    probabilities
-        .matmul(&split(v)?)?
-        .transpose(1, 2)?
-        .reshape((batch, length, width))
+    probabilities.matmul(&split(v)?)?.transpose(1, 2)?.reshape(q.shape())
 }
 
 /// Which keys of each sequence are attended to.
@@ -135,6 +158,7 @@ impl Keys {
 /// What is known before queries, keys and values.
 pub(crate) struct Attention {
     batch: usize,
+    queries: usize,
     length: usize,
     heads: usize,
     depth: usize,
@@ -148,25 +172,39 @@ pub(crate) struct Attention {
 struct Head {
     index: usize,
     sequence: usize,
+    queries: Place,
+    keys: Place,
+}
+
+/// Rows of a head within a `[batch, length, width]` buffer.
+#[derive(Clone, Copy)]
+struct Place {
     offset: usize,
-    used: usize,
+    rows: usize,
 }
 
 impl Attention {
-    /// Of queries, keys and values of `[batch, length, width]`.
+    /// Of queries, keys and values of `shape`.
     ///
     /// # Errors
     /// As [`attention`].
     pub(crate) fn new(
-        [batch, length, width]: [usize; 3],
+        shape: AttentionShape,
         key_mask: Option<&Tensor>,
         heads: usize,
         dropout: Option<Dropout>,
         precision: ProductPrecision,
     ) -> Result<Self> {
-        check([batch, length, width], key_mask, heads, dropout)?;
+        check(shape, key_mask, heads, dropout)?;
+        let AttentionShape {
+            batch,
+            queries,
+            length,
+            width,
+        } = shape;
         Ok(Self {
             batch,
+            queries,
             length,
             heads,
             depth: width / heads,
@@ -187,66 +225,70 @@ impl Attention {
     fn heads(&self) -> impl IndexedParallelIterator<Item = Head> {
         (0..self.batch * self.heads).into_par_iter().map(|index| {
             let (sequence, head) = (index / self.heads, index % self.heads);
-            let offset = sequence * self.length * self.width() + head * self.depth;
+            let offset = |length: usize| sequence * length * self.width() + head * self.depth;
             Head {
                 index,
                 sequence,
-                offset,
-                used: self.keys.used[sequence],
+                queries: Place {
+                    offset: offset(self.queries),
+                    rows: self.queries,
+                },
+                keys: Place {
+                    offset: offset(self.length),
+                    rows: self.keys.used[sequence],
+                },
             }
         })
     }
 
-    /// The first `rows` positions of a head within a `[batch, length, width]` buffer.
-    fn part<'a>(&self, values: &'a [f32], head: Head, rows: usize) -> Matrix<'a> {
-        Matrix::strided(&values[head.offset.min(values.len())..], rows, self.depth, self.width())
+    /// What lies at `place` in `values`.
+    fn part<'a>(&self, values: &'a [f32], Place { offset, rows }: Place) -> Matrix<'a> {
+        Matrix::strided(&values[offset.min(values.len())..], rows, self.depth, self.width())
     }
 
-    /// a · b into the columns of a head within a `[batch, length, width]` buffer.
+    /// a · b to `place` in `out`.
     ///
     /// # Safety
     /// No other task has this head.
-    unsafe fn multiply(&self, out: &Shared<'_, f32>, head: Head, a: Matrix<'_>, b: Matrix<'_>) {
-        let place = [head.offset, self.width()];
+    unsafe fn multiply(&self, out: &Shared<'_, f32>, place: Place, a: Matrix<'_>, b: Matrix<'_>) {
+        let place = [place.offset, self.width()];
         // SAFETY: the head's columns in its own sequence are this task's alone, by this function's contract.
         unsafe { multiply_shared(out, place, a, b, Output::PLAIN, self.precision) };
     }
 
-    /// softmax(q kᵀ / √d) as `[length, used]`.
+    /// softmax(q kᵀ / √d) as `[queries, used keys]`.
     fn probabilities(&self, head: Head, q: &[f32], k: &[f32], out: &mut [f32]) {
-        let q = self.part(q, head, self.length);
-        let k = self.part(k, head, head.used);
+        let (q, k) = (self.part(q, head.queries), self.part(k, head.keys));
         let scaled = Output::Replace { factor: self.scale() };
         multiply_into(out, q, k.transposed(), scaled, self.precision, Threads::One);
-        let bias = &self.keys.bias[head.sequence * self.length..][..head.used];
-        masked_softmax_rows(out, head.used, bias);
+        let bias = &self.keys.bias[head.sequence * self.length..][..head.keys.rows];
+        masked_softmax_rows(out, head.keys.rows, bias);
     }
 
-    /// Multiplies `[length, used]` by the dropout factors of this head.
+    /// Multiplies `[queries, used keys]` by the dropout factors of this head.
     fn drop(&self, head: Head, values: &mut [f32]) {
         if let Some(dropout) = self.dropout {
-            let first = head.index * self.length;
-            for (i, row) in values.chunks_exact_mut(head.used).enumerate() {
+            let first = head.index * self.queries;
+            for (i, row) in values.chunks_exact_mut(head.keys.rows).enumerate() {
                 dropout.apply((first + i) * self.length, row);
             }
         }
     }
 
-    /// The context, in the shape of `q`, `k` and `v`.
+    /// The context, in the shape of `q`.
     pub(crate) fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
         let mut out = zeros(q.len());
         let shared = Shared::new(&mut out);
-        let square = self.length * self.length;
-        self.heads().filter(|head| head.used > 0).for_each_init(
-            || vec![0.0; square],
+        self.heads().filter(|head| head.keys.rows > 0).for_each_init(
+            || vec![0.0; self.queries * self.length],
             |scores, head| {
-                let scores = &mut scores[..self.length * head.used];
+                let scores = &mut scores[..self.queries * head.keys.rows];
                 self.probabilities(head, q, k, scores);
                 self.drop(head, scores);
-                let probabilities = Matrix::new(scores, self.length, head.used);
-                let v = self.part(v, head, head.used);
+                let probabilities = Matrix::new(scores, self.queries, head.keys.rows);
+                let v = self.part(v, head.keys);
                 // SAFETY: a task writes the columns of its own head in its own sequence, which no other task has.
-                unsafe { self.multiply(&shared, head, probabilities, v) };
+                unsafe { self.multiply(&shared, head.queries, probabilities, v) };
             },
         );
         out
@@ -254,13 +296,13 @@ impl Attention {
 
     /// The gradients of q, k and v.
     pub(crate) fn backward(&self, g: &[f32], q: &[f32], k: &[f32], v: &[f32]) -> [Vec<f32>; 3] {
-        let mut gradients = [(); 3].map(|()| zeros(q.len()));
+        let mut gradients = [q, k, v].map(|values| zeros(values.len()));
         let shared = gradients.each_mut().map(|gradient| Shared::new(gradient));
-        let square = self.length * self.length;
-        self.heads().filter(|head| head.used > 0).for_each_init(
-            || [(); 3].map(|()| vec![0.0; square]),
+        self.heads().filter(|head| head.keys.rows > 0).for_each_init(
+            || [(); 3].map(|()| vec![0.0; self.queries * self.length]),
             |buffers, head| {
-                let buffers = buffers.each_mut().map(|buffer| &mut buffer[..self.length * head.used]);
+                let size = self.queries * head.keys.rows;
+                let buffers = buffers.each_mut().map(|buffer| &mut buffer[..size]);
                 self.backward_head(head, [g, q, k, v], buffers, &shared);
             },
         );
@@ -274,13 +316,13 @@ impl Attention {
         [probabilities, dropped, scores]: [&mut [f32]; 3],
         [dq, dk, dv]: &[Shared<'_, f32>; 3],
     ) {
-        let (length, used) = (self.length, head.used);
-        let g = self.part(g, head, length);
+        let (queries, used) = (self.queries, head.keys.rows);
+        let g = self.part(g, head.queries);
         self.probabilities(head, q, k, probabilities);
         multiply_into(
             scores,
             g,
-            self.part(v, head, used).transposed(),
+            self.part(v, head.keys).transposed(),
             Output::PLAIN,
             self.precision,
             Threads::One,
@@ -293,16 +335,16 @@ impl Attention {
         } else {
             &mut *probabilities
         };
-        let dropped = Matrix::new(dropped, length, used);
+        let dropped = Matrix::new(dropped, queries, used);
         // SAFETY: a task writes the columns of its own head in its own sequence, which no other task has.
-        unsafe { self.multiply(dv, head, dropped.transposed(), g) };
+        unsafe { self.multiply(dv, head.keys, dropped.transposed(), g) };
         softmax_backward_rows(scores, probabilities, used, self.scale());
-        let scores = Matrix::new(scores, length, used);
+        let scores = Matrix::new(scores, queries, used);
         // SAFETY: as above.
-        unsafe { self.multiply(dq, head, scores, self.part(k, head, used)) };
-        let q = self.part(q, head, length);
+        unsafe { self.multiply(dq, head.queries, scores, self.part(k, head.keys)) };
+        let q = self.part(q, head.queries);
         // SAFETY: as above.
-        unsafe { self.multiply(dk, head, scores.transposed(), q) };
+        unsafe { self.multiply(dk, head.keys, scores.transposed(), q) };
     }
 }
 
@@ -347,11 +389,10 @@ impl CustomOp3 for Attention {
             slice(&k_storage, k_layout)?,
             slice(&v_storage, v_layout)?,
         );
-        let shape = q.shape();
         Ok((
-            Some(tensor(dq, shape)?),
-            Some(tensor(dk, shape)?),
-            Some(tensor(dv, shape)?),
+            Some(tensor(dq, q.shape())?),
+            Some(tensor(dk, k.shape())?),
+            Some(tensor(dv, v.shape())?),
         ))
     }
 }
@@ -365,6 +406,15 @@ mod tests {
 
     fn inputs(batch: usize, length: usize, width: usize) -> [Tensor; 3] {
         [1, 2, 3].map(|seed| sample(&[batch, length, width], seed))
+    }
+
+    fn of_width(batch: usize, queries: usize, length: usize, width: usize) -> AttentionShape {
+        AttentionShape {
+            batch,
+            queries,
+            length,
+            width,
+        }
     }
 
     fn check_gradients(qkv: &[Tensor; 3], mask: Option<&Tensor>, heads: usize, d: Option<Dropout>) -> Result<()> {
@@ -384,6 +434,28 @@ mod tests {
             check_gradients(&qkv, None, heads, None)?;
             check_gradients(&qkv, None, heads, Some(DROPOUT))?;
         }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_of_fewer_and_of_more_queries_than_keys() -> Result<()> {
+        for (queries, length) in [(1, 1), (1, 7), (3, 17), (7, 3), (65, 1)] {
+            let [_, k, v] = inputs(2, length, 6);
+            let qkv = [sample(&[2, queries, 6], 4), k, v];
+            let mask =
+                Tensor::from_iter((0..2 * length).map(|i| u8::from(i % 5 < 3)), &Device::Cpu)?.reshape((2, length))?;
+            check_gradients(&qkv, None, 2, Some(DROPOUT))?;
+            check_gradients(&qkv, Some(&mask), 2, None)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_query_gets_what_it_gets_among_others() -> Result<()> {
+        let [q, k, v] = inputs(3, 17, 6);
+        let all = attention(&q, &k, &v, None, 2, None, F32)?;
+        let one = attention(&q.narrow(1, 0, 1)?, &k, &v, None, 2, None, F32)?;
+        assert_eq!(one.to_vec3::<f32>()?, all.narrow(1, 0, 1)?.to_vec3::<f32>()?);
         Ok(())
     }
 
@@ -421,7 +493,7 @@ mod tests {
 
     #[test]
     fn dropout_from_more_probabilities_than_random_numbers_is_an_error() {
-        let of = |batch, dropout| Attention::new([batch, 8192, 8], None, 4, dropout, F32);
+        let of = |batch, dropout| Attention::new(of_width(batch, 8192, 8192, 8), None, 4, dropout, F32);
         assert!(of(64, Some(DROPOUT)).is_ok());
         let error = of(65, Some(DROPOUT)).err().expect("65 · 4 · 8192² is above 2^34");
         assert!(error.to_string().contains("[65, 4, 8192, 8192]"), "{error}");
@@ -455,9 +527,15 @@ mod tests {
     fn empty_batch_and_wrong_shapes() -> Result<()> {
         let [q, k, v] = inputs(0, 4, 6);
         assert_eq!(attention(&q, &k, &v, None, 2, None, F32)?.dims(), [0, 4, 6]);
+        assert_eq!(
+            attention(&q.narrow(1, 0, 1)?, &k, &v, None, 2, None, F32)?.dims(),
+            [0, 1, 6]
+        );
         let [q, k, v] = inputs(2, 4, 6);
         assert!(attention(&q, &k, &v, None, 4, None, F32).is_err());
         assert!(attention(&q, &k, &sample(&[2, 4, 5], 1), None, 2, None, F32).is_err());
+        assert!(attention(&q, &k, &sample(&[2, 3, 6], 1), None, 2, None, F32).is_err());
+        assert!(attention(&q, &sample(&[1, 4, 6], 1), &sample(&[1, 4, 6], 1), None, 2, None, F32).is_err());
         assert!(attention(&q, &k, &v, Some(&sample(&[2, 3], 1)), 2, None, F32).is_err());
         Ok(())
     }

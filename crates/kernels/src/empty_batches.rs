@@ -4,10 +4,11 @@
 use crate::precision::ProductPrecision::F32;
 use crate::testing::{DROPOUT, empty_batch, sample};
 use crate::{
-    ActivationQuantizer, AdamWStep, Affine, Projections, SgdStep, adamw_step, add_norm, add_relu, attention,
-    batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding, embedding_norm,
-    fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear,
-    max_pool2d, relu, self_attention, sgd_step, softmax_last_dim, symmetric_scales, tanh,
+    ActivationQuantizer, AdamWStep, Affine, MovingRows, Projections, Queries, RowGradient, SgdStep, adamw_step,
+    adamw_step_of_rows, add_norm, add_relu, attention, batch_norm, batch_norm_relu, conv2d, cross_entropy,
+    distillation_loss, dropout, embedding, embedding_norm, fake_quantize_per_channel, fake_quantize_per_tensor,
+    feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, relu, self_attention, sgd_step,
+    softmax_last_dim, symmetric_scales, tanh,
 };
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -105,17 +106,19 @@ fn heads() -> Result<()> {
         assert_eq!(attended, [0, 4, 6]);
     }
     let (weight, bias) = (sample(&[6, 6], 4), sample(&[6], 5));
-    let attended = empty_batch(&[&qkv[0], &weight, &bias], |t| {
-        let [query, key, value, output] = [(); 4].map(|()| affine(t[1], t[2]));
-        let projections = Projections {
-            query,
-            key,
-            value,
-            output,
-        };
-        self_attention(t[0], &projections, None, 2, Some(DROPOUT), F32)
-    })?;
-    assert_eq!(attended, [0, 4, 6]);
+    for (queries, count) in [(Queries::All, 4), (Queries::First, 1)] {
+        let attended = empty_batch(&[&qkv[0], &weight, &bias], |t| {
+            let [query, key, value, output] = [(); 4].map(|()| affine(t[1], t[2]));
+            let projections = Projections {
+                query,
+                key,
+                value,
+                output,
+            };
+            self_attention(t[0], &projections, None, 2, queries, Some(DROPOUT), F32)
+        })?;
+        assert_eq!(attended, [0, count, 6]);
+    }
     Ok(())
 }
 
@@ -170,6 +173,20 @@ fn optimizer_steps() -> Result<()> {
             sgd_step(&p, &g, &m, mask, &sgd)?;
         }
         assert_eq!(p.dims(), [0, 3]);
+    }
+    for (rows, width) in [(0, 3), (3, 2)] {
+        let p = sample(&[rows, width], 1);
+        let (m, v) = (p.zeros_like()?, p.zeros_like()?);
+        let mut moving = MovingRows::of(&m, &v)?;
+        adamw_step_of_rows(
+            &p,
+            &RowGradient::scatter(&[], &[], rows, width),
+            &m,
+            &v,
+            &mut moving,
+            &adamw,
+        )?;
+        assert_eq!(p.dims(), [rows, width]);
     }
     Ok(())
 }

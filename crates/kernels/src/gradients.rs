@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// The gradient of a variable.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Gradient {
     /// In the variable's shape.
     Dense(Tensor),
@@ -101,6 +101,13 @@ impl Gradients {
         self.by_variable.remove(&variable.id())
     }
 
+    /// That of one variable.
+    fn of(variable: &Tensor, gradient: Gradient) -> Self {
+        Self {
+            by_variable: HashMap::from([(variable.id(), gradient)]),
+        }
+    }
+
     /// Whether there is a gradient of `variable`.
     pub fn has(&self, variable: &Tensor) -> bool {
         self.by_variable.contains_key(&variable.id())
@@ -151,20 +158,25 @@ pub fn gradients(loss: &Tensor) -> Result<Gradients> {
 
 /// Hands `gradients` of variables on to the pass that is under way around this one.
 pub(crate) fn hand_on(gradients: Gradients) -> Result<()> {
-    HANDED_OVER.with_borrow_mut(|outer| match outer {
-        Some(outer) => outer.add(gradients),
-        None => bail!("a checkpoint's gradients are for `gradients`, not for candle's own backward pass"),
-    })
+    // Sums are computed by all threads. A thread that waits for others may take up another pass: nothing is borrowed then.
+    let Some(mut outer) = HANDED_OVER.take() else {
+        bail!("a checkpoint's gradients are for `gradients`, not for candle's own backward pass")
+    };
+    let added = outer.add(gradients);
+    HANDED_OVER.set(Some(outer));
+    added
 }
 
 /// Hands the `gradient` of an op's input over if the input is a variable and [`gradients`] is at work; else gives it back,
 /// for candle.
 pub(crate) fn hand_over(input: &Tensor, gradient: impl Into<Gradient>) -> Result<Option<Tensor>> {
     let gradient = gradient.into();
-    HANDED_OVER.with_borrow_mut(|handed_over| match handed_over {
-        Some(handed_over) if input.is_variable() => handed_over.insert(input.id(), gradient).map(|()| None),
-        Some(_) | None => gradient.to_dense().map(Some),
-    })
+    let is_taken = HANDED_OVER.with_borrow(|handed_over| handed_over.is_some() && input.is_variable());
+    if is_taken {
+        hand_on(Gradients::of(input, gradient))?;
+        return Ok(None);
+    }
+    gradient.to_dense().map(Some)
 }
 
 #[cfg(test)]

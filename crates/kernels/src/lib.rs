@@ -1,6 +1,6 @@
 //! Fused CPU kernels with their backward passes, as candle custom ops; int8 matrix products; the random generator.
 //!
-//! Every operation takes and returns candle tensors. On the CPU in f32 it is one fused op with a backward pass of its own;
+//! Operations take and return candle tensors. On the CPU in f32 each is one fused op with a backward pass of its own;
 //! on any other device or type it is a composition of differentiable candle ops with the same mathematics, written beside
 //! it as `reference`, which is also what the tests compare with.
 //!
@@ -99,6 +99,6 @@ pub use random::{RandomKey, RandomStream, fill_uniform_at};
 pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
 pub use row_gradient::RowGradient;
 pub use scale_channels::scale_channels;
-pub use self_attention::{Projections, self_attention};
+pub use self_attention::{Projections, Queries, self_attention};
 pub use sgd::{SgdStep, sgd_step};
 pub use softmax::softmax_last_dim;

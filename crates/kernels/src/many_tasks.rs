@@ -5,8 +5,8 @@ use crate::precision::ProductPrecision::F32;
 use crate::storage::TASK;
 use crate::testing::{DROPOUT, Differences, TOLERANCE, check, quantized, sample};
 use crate::{
-    ActivationQuantizer, Affine, Projections, add_norm, add_relu, attention, batch_norm, batch_norm_relu, conv2d,
-    cross_entropy, distillation_loss, dropout, embedding, embedding_norm, fake_quantize_per_channel,
+    ActivationQuantizer, Affine, Projections, Queries, add_norm, add_relu, attention, batch_norm, batch_norm_relu,
+    conv2d, cross_entropy, distillation_loss, dropout, embedding, embedding_norm, fake_quantize_per_channel,
     fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, min_max,
     quantize_per_channel, relu, scale_channels, scale_in_place, self_attention, softmax_last_dim, symmetric_scales,
     tanh,
@@ -158,7 +158,11 @@ fn heads() -> Result<()> {
         let qkv = [1, 2, 3].map(|seed| sample(&[batch, length, width], seed));
         let kept = (0..batch * length).map(|i| f32::from((i % length) <= length - 1 - i / length % length));
         let mask = Tensor::from_iter(kept, &Device::Cpu)?.reshape((batch, length))?;
-        for (mask, dropout) in [(None, None), (Some(&mask), Some(DROPOUT))] {
+        for (mask, dropout, queries) in [
+            (None, None, Queries::All),
+            (Some(&mask), Some(DROPOUT), Queries::All),
+            (Some(&mask), Some(DROPOUT), Queries::First),
+        ] {
             agrees(&qkv.each_ref(), |t| {
                 attention(t[0], t[1], t[2], mask, heads, dropout, F32)
             })?;
@@ -182,7 +186,7 @@ fn heads() -> Result<()> {
                     value: affine(t[5], t[6]),
                     output: affine(t[7], t[8]),
                 };
-                self_attention(t[0], &projections, mask, heads, dropout, F32)
+                self_attention(t[0], &projections, mask, heads, queries, dropout, F32)
             };
             // Many terms of the key's gradients cancel.
             check(&samples.each_ref(), op, op, Differences::Skip, 1e-4)?;

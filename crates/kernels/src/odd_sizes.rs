@@ -3,11 +3,12 @@
 
 use crate::testing::{DROPOUT, SIZES, bits, same_bits_everywhere, same_everywhere, sample};
 use crate::{
-    ActivationQuantizer, AdamWStep, Affine, PackedLinear, ProductPrecision, Projections, SgdStep, adamw_step, add_norm,
-    add_relu, all_finite, attention, batch_norm, batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout,
-    embedding, embedding_norm, fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu,
-    global_average_pool, layer_norm, linear, max_pool2d, min_max, quantize_per_channel, relu, scale_channels,
-    scale_in_place, self_attention, sgd_step, softmax_last_dim, squared_norm, symmetric_scales, tanh,
+    ActivationQuantizer, AdamWStep, Affine, MovingRows, PackedLinear, ProductPrecision, Projections, Queries,
+    RowGradient, SgdStep, adamw_step, adamw_step_of_rows, add_norm, add_relu, all_finite, attention, batch_norm,
+    batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding, embedding_norm,
+    fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear,
+    max_pool2d, min_max, quantize_per_channel, relu, scale_channels, scale_in_place, self_attention, sgd_step,
+    softmax_last_dim, squared_norm, symmetric_scales, tanh,
 };
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -148,6 +149,27 @@ fn optimizer_steps() -> Result<()> {
             }
             Ok([bits(&p)?, bits(&m)?, bits(&v)?])
         })?;
+        let (rows, width) = (count.div_ceil(7), 7);
+        same_everywhere(|| {
+            let p = sample(&[rows, width], 1);
+            let (m, v) = (p.zeros_like()?, p.zeros_like()?);
+            let mut moving = MovingRows::of(&m, &v)?;
+            for step in 1..=3 {
+                let ids: Vec<u32> = (0..5).map(|i| ((i + step) * i % rows as u64) as u32).collect();
+                let values = sample(&[5, width], 10 + step).flatten_all()?.to_vec1()?;
+                let cfg = AdamWStep {
+                    lr: 0.01,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    eps: 1e-8,
+                    weight_decay: 0.1,
+                    step,
+                };
+                let gradient = RowGradient::scatter(&ids, &values, rows, width);
+                adamw_step_of_rows(&p, &gradient, &m, &v, &mut moving, &cfg)?;
+            }
+            Ok([bits(&p)?, bits(&m)?, bits(&v)?])
+        })?;
         for nesterov in [false, true] {
             let cfg = SgdStep {
                 lr: 0.1,
@@ -176,19 +198,21 @@ fn heads() -> Result<()> {
             same_bits_everywhere(&qkv.each_ref(), |t| {
                 attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), precision)
             })?;
-            same_bits_everywhere(&[&qkv[0], &weight, &bias], |t| {
-                let affine = Affine {
-                    weight: t[1].clone(),
-                    bias: t[2].clone(),
-                };
-                let projections = Projections {
-                    query: affine.clone(),
-                    key: affine.clone(),
-                    value: affine.clone(),
-                    output: affine,
-                };
-                self_attention(t[0], &projections, None, 2, Some(DROPOUT), precision)
-            })?;
+            for queries in [Queries::All, Queries::First] {
+                same_bits_everywhere(&[&qkv[0], &weight, &bias], |t| {
+                    let affine = Affine {
+                        weight: t[1].clone(),
+                        bias: t[2].clone(),
+                    };
+                    let projections = Projections {
+                        query: affine.clone(),
+                        key: affine.clone(),
+                        value: affine.clone(),
+                        output: affine,
+                    };
+                    self_attention(t[0], &projections, None, 2, queries, Some(DROPOUT), precision)
+                })?;
+            }
         }
     }
     Ok(())

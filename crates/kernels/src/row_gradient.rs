@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 /// Rows of a gradient `[rows, width]`; the others are zero.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RowGradient {
     rows: usize,
     width: usize,

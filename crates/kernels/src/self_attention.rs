@@ -3,12 +3,13 @@
 //! Between forward and backward it keeps queries, keys, values and context.
 
 use crate::affine::{Affine, Kept, holds};
-use crate::attention::{Attention, attention};
+use crate::attention::{Attention, AttentionShape, attention};
 use crate::dropout::Dropout;
 use crate::precision::ProductPrecision;
 use crate::product::Output;
-use crate::storage::{cpu_slice, slice, tensor};
+use crate::storage::{cpu_slice, slice, tensor, zeros};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use std::borrow::Cow;
 
 /// The projections of self-attention.
 #[derive(Debug, Clone)]
@@ -23,8 +24,36 @@ pub struct Projections {
     pub output: Affine,
 }
 
-/// [`attention`] over the projections of `x: [batch, length, n]`, and the projection of its result, to
-/// `[batch, length, k]`. `key_mask` and `dropout` as there.
+/// Which positions of a sequence attend to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queries {
+    /// Every position.
+    All,
+    /// The first one alone, for a layer of whose output nothing else is read.
+    First,
+}
+
+impl Queries {
+    /// How many they are in a sequence of `length`.
+    #[must_use]
+    pub fn count(self, length: usize) -> usize {
+        match self {
+            Self::All => length,
+            Self::First => length.min(1),
+        }
+    }
+
+    /// Those positions of `x: [batch, length, ...]`.
+    ///
+    /// # Errors
+    /// If `x` has fewer than two dimensions.
+    pub fn of(self, x: &Tensor) -> Result<Tensor> {
+        x.narrow(1, 0, self.count(x.dim(1)?))
+    }
+}
+
+/// [`attention`] of `queries` over the projections of `x: [batch, length, n]`, and the projection of its result, to
+/// `[batch, queries, k]`. `key_mask` and `dropout` as there.
 ///
 /// The gradients of its parameters come through [`crate::gradients`], once for each graph.
 ///
@@ -35,6 +64,7 @@ pub fn self_attention(
     projections: &Projections,
     key_mask: Option<&Tensor>,
     heads: usize,
+    queries: Queries,
     dropout: Option<Dropout>,
     precision: ProductPrecision,
 ) -> Result<Tensor> {
@@ -58,22 +88,74 @@ pub fn self_attention(
     }
     let parameters = [query, key, value, output].into_iter().flat_map(Affine::parameters);
     if !holds(x, parameters) {
-        let [q, k, v] = [query, key, value].map(|projection| projection.apply(x, precision));
-        let context = attention(&q?, &k?, &v?, key_mask, heads, dropout, precision)?;
+        let q = query.apply(&queries.of(x)?, precision)?;
+        let [k, v] = [key, value].map(|projection| projection.apply(x, precision));
+        let context = attention(&q, &k?, &v?, key_mask, heads, dropout, precision)?;
         return output.apply(&context, precision);
     }
+    let shape = AttentionShape {
+        batch,
+        queries: queries.count(length),
+        length,
+        width: context,
+    };
     x.contiguous()?.apply_op1(SelfAttention {
         projections: projections.clone(),
-        attention: Attention::new([batch, length, context], key_mask, heads, dropout, precision)?,
+        attention: Attention::new(shape, key_mask, heads, dropout, precision)?,
+        sequences: Sequences {
+            batch,
+            queries: shape.queries,
+            length,
+            width,
+        },
         outputs,
         precision,
         activations: Kept::nothing(),
     })
 }
 
+/// A buffer `[batch, length, width]`, of which the first positions of each sequence are queries.
+#[derive(Clone, Copy)]
+struct Sequences {
+    batch: usize,
+    queries: usize,
+    length: usize,
+    width: usize,
+}
+
+impl Sequences {
+    /// The queries alone, `[batch, queries, width]`.
+    fn queries_of<'a>(&self, values: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.queries == self.length {
+            return Cow::Borrowed(values);
+        }
+        let sequences = values.chunks_exact(self.length * self.width);
+        Cow::Owned(
+            sequences
+                .flat_map(|sequence| &sequence[..self.queries * self.width])
+                .copied()
+                .collect(),
+        )
+    }
+
+    /// The queries at their places, all else zero.
+    fn with_zeros(&self, queries: Vec<f32>) -> Vec<f32> {
+        if self.queries == self.length {
+            return queries;
+        }
+        let mut all = zeros(self.batch * self.length * self.width);
+        let sequences = all.chunks_exact_mut(self.length * self.width);
+        for (sequence, queries) in sequences.zip(queries.chunks_exact(self.queries * self.width)) {
+            sequence[..queries.len()].copy_from_slice(queries);
+        }
+        all
+    }
+}
+
 struct SelfAttention {
     projections: Projections,
     attention: Attention,
+    sequences: Sequences,
     outputs: usize,
     precision: ProductPrecision,
     activations: Kept<Activations>,
@@ -93,10 +175,12 @@ impl CustomOp1 for SelfAttention {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = cpu_slice(x, layout)?;
-        let projected = |projection: &Affine| projection.forward(x, self.precision);
-        let query = projected(&self.projections.query)?;
-        let key = projected(&self.projections.key)?;
-        let value = projected(&self.projections.value)?;
+        let query = self
+            .projections
+            .query
+            .forward(&self.sequences.queries_of(x), self.precision)?;
+        let key = self.projections.key.forward(x, self.precision)?;
+        let value = self.projections.value.forward(x, self.precision)?;
         let context = self.attention.forward(&query, &key, &value);
         let out = self.projections.output.forward(&context, self.precision)?;
         self.activations.put(Activations {
@@ -105,8 +189,8 @@ impl CustomOp1 for SelfAttention {
             value,
             context,
         });
-        let (batch, length, _) = layout.shape().dims3()?;
-        Ok((CpuStorage::F32(out), Shape::from((batch, length, self.outputs))))
+        let Sequences { batch, queries, .. } = self.sequences;
+        Ok((CpuStorage::F32(out), Shape::from((batch, queries, self.outputs))))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -128,13 +212,13 @@ impl CustomOp1 for SelfAttention {
         } = &self.projections;
         output.parameter_gradients(&context, g, self.precision)?;
         output.input_gradient_into(g, &mut context, Output::PLAIN, self.precision)?;
-        let gradients = self.attention.backward(&context, &query, &key, &value);
+        let [of_query, of_key, of_value] = self.attention.backward(&context, &query, &key, &value);
         drop([query, key, value, context]);
-        let mut input = to_query.input_gradient(&gradients[0], self.precision)?;
-        for (projection, g) in [to_key, to_value].into_iter().zip(&gradients[1..]) {
-            projection.input_gradient_into(g, &mut input, Output::Add, self.precision)?;
-        }
-        for (projection, g) in [to_query, to_key, to_value].into_iter().zip(gradients) {
+        let of_queries = to_query.input_gradient(&of_query, self.precision)?;
+        let mut input = self.sequences.with_zeros(of_queries);
+        to_query.parameter_gradients(&self.sequences.queries_of(x_values), &of_query, self.precision)?;
+        for (projection, g) in [(to_key, of_key), (to_value, of_value)] {
+            projection.input_gradient_into(&g, &mut input, Output::Add, self.precision)?;
             projection.parameter_gradients(x_values, &g, self.precision)?;
         }
         tensor(input, x.shape()).map(Some)
@@ -144,6 +228,7 @@ impl CustomOp1 for SelfAttention {
 #[cfg(test)]
 mod tests {
     use super::ProductPrecision::{Bf16, F32};
+    use super::Queries::{All, First};
     use super::*;
     use crate::gradients::gradients;
     use crate::testing::{DROPOUT, Differences, check, same_bits_everywhere, sample};
@@ -178,11 +263,18 @@ mod tests {
         }
     }
 
-    fn composed(t: &[&Tensor], mask: Option<&Tensor>, heads: usize, dropout: Option<Dropout>) -> Result<Tensor> {
+    fn composed(
+        t: &[&Tensor],
+        mask: Option<&Tensor>,
+        heads: usize,
+        queries: Queries,
+        dropout: Option<Dropout>,
+    ) -> Result<Tensor> {
         let p = projections(t);
-        let [q, k, v] = [&p.query, &p.key, &p.value].map(|projection| projection.apply(t[0], F32));
+        let q = p.query.apply(&queries.of(t[0])?, F32)?;
+        let [k, v] = [&p.key, &p.value].map(|projection| projection.apply(t[0], F32));
         p.output
-            .apply(&attention(&q?, &k?, &v?, mask, heads, dropout, F32)?, F32)
+            .apply(&attention(&q, &k?, &v?, mask, heads, dropout, F32)?, F32)
     }
 
     #[test]
@@ -192,11 +284,17 @@ mod tests {
             let samples = samples(2, length, [inputs, heads * depth, 3]);
             let mask: Vec<u32> = (0..2 * length).map(|i| u32::from(i % length <= i / length)).collect();
             let mask = Tensor::from_vec(mask, (2, length), &Device::Cpu)?;
-            for (mask, dropout) in [(None, None), (Some(&mask), None), (Some(&mask), Some(DROPOUT))] {
+            for (mask, dropout, queries) in [
+                (None, None, All),
+                (Some(&mask), None, All),
+                (Some(&mask), Some(DROPOUT), All),
+                (None, Some(DROPOUT), First),
+                (Some(&mask), None, First),
+            ] {
                 check(
                     &samples.each_ref(),
-                    |t| self_attention(t[0], &projections(t), mask, heads, dropout, F32),
-                    |t| composed(t, mask, heads, dropout),
+                    |t| self_attention(t[0], &projections(t), mask, heads, queries, dropout, F32),
+                    |t| composed(t, mask, heads, queries, dropout),
                     Differences::Central,
                     1e-4,
                 )?;
@@ -208,9 +306,9 @@ mod tests {
     #[test]
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let samples = samples(3, 33, [65, 34, 17]);
-        for precision in [F32, Bf16] {
+        for (precision, queries) in [(F32, All), (Bf16, All), (F32, First), (Bf16, First)] {
             same_bits_everywhere(&samples.each_ref(), |t| {
-                self_attention(t[0], &projections(t), None, 2, Some(DROPOUT), precision)
+                self_attention(t[0], &projections(t), None, 2, queries, Some(DROPOUT), precision)
             })?;
         }
         Ok(())
@@ -222,9 +320,11 @@ mod tests {
         let x = Var::from_tensor(&samples[0])?;
         let mut t = samples.each_ref();
         t[0] = x.as_tensor();
-        let got = self_attention(t[0], &projections(&t), None, 2, None, F32)?;
-        let expected = composed(&t, None, 2, None)?;
-        assert_eq!(got.to_vec3::<f32>()?, expected.to_vec3::<f32>()?);
+        let all = self_attention(t[0], &projections(&t), None, 2, All, None, F32)?;
+        let expected = composed(&t, None, 2, All, None)?;
+        assert_eq!(all.to_vec3::<f32>()?, expected.to_vec3::<f32>()?);
+        let first = self_attention(t[0], &projections(&t), None, 2, First, None, F32)?;
+        assert_eq!(first.to_vec3::<f32>()?, all.narrow(1, 0, 1)?.to_vec3::<f32>()?);
         Ok(())
     }
 
@@ -235,7 +335,7 @@ mod tests {
             .map(Var::from_tensor)
             .collect::<Result<_>>()?;
         let t: Vec<&Tensor> = variables.iter().map(Var::as_tensor).collect();
-        let loss = || self_attention(t[0], &projections(&t), None, 2, None, F32)?.sum_all();
+        let loss = || self_attention(t[0], &projections(&t), None, 2, All, None, F32)?.sum_all();
         assert!(loss()?.backward().is_err());
         let loss = loss()?;
         gradients(&loss)?;
@@ -247,8 +347,11 @@ mod tests {
     #[test]
     fn empty_batch_and_wrong_shapes() -> Result<()> {
         let empty = samples(0, 3, [4, 6, 2]);
-        let of = |t: &[&Tensor], heads| self_attention(t[0], &projections(t), None, heads, None, F32);
+        let of = |t: &[&Tensor], heads| self_attention(t[0], &projections(t), None, heads, All, None, F32);
         assert_eq!(of(&empty.each_ref(), 2)?.dims(), [0, 3, 2]);
+        let t = empty.each_ref();
+        let first = self_attention(t[0], &projections(&t), None, 2, First, None, F32)?;
+        assert_eq!(first.dims(), [0, 1, 2]);
         let samples = samples(2, 3, [4, 6, 2]);
         assert!(
             of(&samples.each_ref(), 4).is_err(),

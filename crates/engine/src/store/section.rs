@@ -1,24 +1,25 @@
 //! A section of a store in which a build looks for one file after another.
 //!
 //! It is opened once, and its files are found from there: the kernel need not walk the path of the store again for each
-//! of thousands of files. As long as it cannot be opened, or where that is not possible, files are found by their paths.
+//! of thousands of files. As long as it cannot be opened, files are found by their paths. A section that another program
+//! takes away and makes anew meanwhile is empty for whoever has it open.
 
 use super::StoreError;
 use super::check::{if_there, read_to_end};
 use crate::digest::Digest;
+use rustix::fs as at;
+use rustix::io::retry_on_intr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-#[cfg(unix)]
-use {rustix::fs as at, rustix::io::retry_on_intr, std::os::fd::OwnedFd, std::sync::OnceLock};
+use std::sync::OnceLock;
 
 /// A folder of files that are named by digests and lie in 256 folders, by the beginning of their names.
 #[derive(Debug)]
 pub(super) struct Section {
     path: PathBuf,
     /// Set when it was first needed and was there.
-    #[cfg(unix)]
-    folder: OnceLock<OwnedFd>,
+    folder: OnceLock<File>,
 }
 
 impl Section {
@@ -26,7 +27,6 @@ impl Section {
     pub(super) fn new(root: &Path, name: &str) -> Self {
         Self {
             path: root.join(name),
-            #[cfg(unix)]
             folder: OnceLock::new(),
         }
     }
@@ -53,7 +53,6 @@ impl Section {
 
     fn open(&self, digest: &Digest) -> io::Result<File> {
         let name = relative(digest);
-        #[cfg(unix)]
         if let Some(folder) = self.folder() {
             let flags = at::OFlags::RDONLY | at::OFlags::CLOEXEC;
             let opened = retry_on_intr(|| at::openat(folder, &*name, flags, at::Mode::empty()))?;
@@ -64,7 +63,6 @@ impl Section {
 
     fn look(&self, digest: &Digest) -> io::Result<u64> {
         let name = relative(digest);
-        #[cfg(unix)]
         if let Some(folder) = self.folder() {
             let size = at::statat(folder, name, at::AtFlags::empty())?.st_size;
             return Ok(size.try_into().expect("no file has a negative size"));
@@ -72,12 +70,11 @@ impl Section {
         Ok(fs::metadata(self.path.join(name))?.len())
     }
 
-    #[cfg(unix)]
-    fn folder(&self) -> Option<&OwnedFd> {
+    fn folder(&self) -> Option<&File> {
         if self.folder.get().is_none() {
             let folder = File::open(&self.path).ok()?;
             // Another thread may have been faster.
-            let _ = self.folder.set(folder.into());
+            let _ = self.folder.set(folder);
         }
         self.folder.get()
     }

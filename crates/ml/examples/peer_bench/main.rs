@@ -1,8 +1,8 @@
 //! Our side of `benches/peers`: writes the models and batches that both sides load, and runs them on request.
 //!
 //! `peer_bench prepare FOLDER CASE` writes a case. `peer_bench serve FOLDER CASE PRECISION` answers lines of standard input
-//! with lines of JSON: first, unasked, the numbers that a peer must agree with; to `run N` the milliseconds of N runs; to
-//! `peak` the process's peak memory in MiB. `peer_bench rates` prints two rates in f32 on all threads, in GFLOP/s: that of
+//! with lines of JSON: first, unasked, the numbers that a peer must agree with; to `run N M` the milliseconds of N runs after M
+//! that do not count; to `peak` the process's peak memory in MiB. `peer_bench rates` prints two rates in f32 on all threads, in GFLOP/s: that of
 //! multiply-adds in registers, which nothing can be above, and that of the matrix product.
 //!
 //! It compares nothing itself.
@@ -41,10 +41,10 @@ fn serve(side: &Side) -> Result<(), Failure> {
     answer(&side.check()?)?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        match line.split_once(' ') {
-            Some(("run", count)) => answer(&side.run(count.parse()?)?)?,
-            None if line == "peak" => answer(&[peak_mebibytes()?])?,
-            Some(_) | None => return Err(format!("{line:?} is neither `run N` nor `peak`").into()),
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["run", count, before] => answer(&side.run(count.parse()?, before.parse()?)?)?,
+            ["peak"] => answer(&[peak_mebibytes()?])?,
+            _ => return Err(format!("{line:?} is neither `run N M` nor `peak`").into()),
         }
     }
     Ok(())

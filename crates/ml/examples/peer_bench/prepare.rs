@@ -1,8 +1,8 @@
 //! Writes what both sides of a comparison load: models with random weights, random batches, and the settings.
 //!
 //! In the case's folder: `model/` (the learner, or the model that answers), `teacher/` for distillation, `int8/` for
-//! inference, `batches.safetensors` (`ids` or `pixels`, `labels`, `calibration`), the batches in the order in which they are learnt, and
-//! `case.json`.
+//! inference, `batches.safetensors` (`ids` or `pixels`, `labels`, `calibration`) and `case.json`. The rows of the batches are
+//! in the order in which they are learnt.
 
 use super::Failure;
 use super::cases::{Case, Work};
@@ -60,6 +60,7 @@ pub fn prepare(case: &Case, folder: &Path) -> Result<(), Failure> {
     let settings = serde_json::json!({
         "work": case.work.name(),
         "rows": case.rows,
+        "batches": case.batches,
         "macs": config.architecture.macs(case.tokens(), case.classes),
         "learning_rate": TRAINING.learning_rate,
         "weight_decay": TRAINING.weight_decay,

@@ -12,7 +12,6 @@ use orchestrate_ml::checkpoint::Interruption;
 use orchestrate_ml::context::Context;
 use orchestrate_ml::data::Prepared;
 use orchestrate_ml::distillation::{Targets, write_teacher_logits};
-use orchestrate_ml::evaluation::logits_of;
 use orchestrate_ml::parameters::Use;
 use orchestrate_ml::pass::Pass;
 use orchestrate_ml::progress::Progress;
@@ -72,7 +71,7 @@ pub struct Side {
     teacher: Option<LoadedModel>,
     targets: Option<Targets>,
     data: Prepared,
-    /// The first batch.
+    /// The first rows, as many as are a batch.
     batch: Batch,
 }
 
@@ -139,41 +138,42 @@ impl Side {
         }
     }
 
-    /// Milliseconds of each of `count` runs, after one that is not counted.
+    /// Milliseconds of each of `count` runs, after `before` that are not counted.
     ///
     /// # Errors
-    /// If the work fails.
-    pub fn run(&self, count: usize) -> Result<Vec<f64>, Failure> {
-        match self.case.work {
-            // As a step of training is, the first run is left out.
-            Work::Infer => (0..=count)
-                .map(|_| {
-                    let started = Instant::now();
-                    self.model
-                        .model
-                        .forward(&self.batch, &Pass::inference())?
-                        .to_vec2::<f32>()?;
-                    Ok(milliseconds(started))
-                })
-                .collect::<Result<Vec<_>, Failure>>()
-                .map(|times| times[1..].to_vec()),
-            Work::Train => self.steps(count),
-            Work::Distil => {
-                let passes = count.div_ceil(self.case.batches);
-                let teacher = (0..=passes)
-                    .map(|_| self.teacher_pass())
-                    .collect::<Result<Vec<_>, _>>()?;
-                let teacher = teacher[1..].iter().flat_map(|t| vec![*t; self.case.batches]);
-                Ok(teacher.zip(self.steps(count)?).map(|(t, s)| t + s).collect())
+    /// If the work fails, or `before` is 0.
+    pub fn run(&self, count: usize, before: usize) -> Result<Vec<f64>, Failure> {
+        let passes = |model: &LoadedModel| -> Result<Vec<f64>, Failure> {
+            let times: Vec<f64> = (0..before + count)
+                .map(|_| self.pass(model))
+                .collect::<Result<_, _>>()?;
+            Ok(times[before..].to_vec())
+        };
+        match (self.case.work, &self.teacher) {
+            (Work::Infer, _) => passes(&self.model),
+            (Work::Distil, Some(teacher)) => {
+                let (teacher, steps) = (passes(teacher)?, self.steps(count, before)?);
+                Ok(teacher.into_iter().zip(steps).map(|(t, s)| t + s).collect())
             }
+            (Work::Train | Work::Distil, _) => self.steps(count, before),
         }
     }
 
-    /// Milliseconds of each of `count` steps; one more before them is not counted.
-    fn steps(&self, count: usize) -> Result<Vec<f64>, Failure> {
-        let reports = self.fit(count + 1)?;
+    /// Milliseconds of the pass of `model` over one batch.
+    fn pass(&self, model: &LoadedModel) -> Result<f64, Failure> {
+        let started = Instant::now();
+        model.model.forward(&self.batch, &Pass::inference())?.to_vec2::<f32>()?;
+        Ok(milliseconds(started))
+    }
+
+    /// Milliseconds of each of `count` steps after `before`: a step is timed from the report of the one before it.
+    fn steps(&self, count: usize, before: usize) -> Result<Vec<f64>, Failure> {
+        let reports = self.fit(before + count)?;
+        let first = before
+            .checked_sub(1)
+            .ok_or("a step is needed before the first that is timed")?;
         let between = |pair: &[(Instant, f64)]| (pair[1].0 - pair[0].0).as_secs_f64() * 1e3;
-        Ok(reports.windows(2).map(between).collect())
+        Ok(reports[first..].windows(2).map(between).collect())
     }
 
     /// When each step ended, and the mean loss until then.
@@ -198,16 +198,6 @@ impl Side {
         };
         fit(&self.model, &rows, self.targets.as_ref(), &training, &context)?;
         Ok(reports.into_inner())
-    }
-
-    /// Milliseconds of the teacher's pass over one of the batches.
-    fn teacher_pass(&self) -> Result<f64, Failure> {
-        let rows = Rows::train(&self.data, &Device::Cpu);
-        let started = Instant::now();
-        if let Some(teacher) = &self.teacher {
-            logits_of(teacher.model.as_ref(), &rows, self.case.rows, &|_| ())?;
-        }
-        Ok(milliseconds(started) / self.case.batches as f64)
     }
 }
 

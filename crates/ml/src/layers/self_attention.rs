@@ -4,7 +4,7 @@ use super::linear::Linear;
 use crate::error::Result;
 use crate::pass::Pass;
 use candle_core::Tensor;
-use orchestrate_kernels::{Projections, attention, self_attention};
+use orchestrate_kernels::{Projections, Queries, attention, self_attention};
 
 /// Heads over projections of one input, and the projection of what they give.
 pub struct SelfAttention {
@@ -21,33 +21,41 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// `x: [B, S, width]`, the same shape out; `mask: [B, S]`, 1 where a token is.
-    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
+    /// `x: [B, S, width]` to `[B, queries, width]`; `mask: [B, S]`, 1 where a token is.
+    pub fn forward(&self, x: &Tensor, queries: Queries, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
         let (dropout, precision) = (pass.next_dropout(), pass.precision());
         if let Some(projections) = self.projections() {
-            return Ok(self_attention(x, &projections, mask, self.heads, dropout, precision)?);
+            return Ok(self_attention(
+                x,
+                &projections,
+                mask,
+                self.heads,
+                queries,
+                dropout,
+                precision,
+            )?);
         }
-        let [q, k, v] = self.project(x, pass)?;
+        let [q, k, v] = self.project(x, queries, pass)?;
         let context = attention(&q, &k, &v, mask, self.heads, dropout, precision)?;
         self.output.forward(&context, pass)
     }
 
     /// Queries, keys and values. On integers, `x` is quantized once for all three.
-    fn project(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 3]> {
+    fn project(&self, x: &Tensor, queries: Queries, pass: &Pass) -> Result<[Tensor; 3]> {
         let layers = (self.query.integers(), self.key.integers(), self.value.integers());
         if let (Some(query), Some(key), Some(value)) = layers
             && query.quantizes_like(key)
             && query.quantizes_like(value)
         {
-            let x = query.quantize(x)?;
-            return Ok([
-                query.forward_bytes(&x)?,
-                key.forward_bytes(&x)?,
-                value.forward_bytes(&x)?,
-            ]);
+            let bytes = key.quantize(x)?;
+            let query = match queries {
+                Queries::All => query.forward_bytes(&bytes)?,
+                Queries::First => self.query.forward(&queries.of(x)?, pass)?,
+            };
+            return Ok([query, key.forward_bytes(&bytes)?, value.forward_bytes(&bytes)?]);
         }
         Ok([
-            self.query.forward(x, pass)?,
+            self.query.forward(&queries.of(x)?, pass)?,
             self.key.forward(x, pass)?,
             self.value.forward(x, pass)?,
         ])

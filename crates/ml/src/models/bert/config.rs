@@ -142,14 +142,24 @@ impl BertConfig {
         }
     }
 
+    /// Positions that a layer computes: of the last one's, the first alone is read.
+    fn queries(&self, layer: usize, tokens: usize) -> usize {
+        if layer + 1 == self.num_hidden_layers {
+            tokens.min(1)
+        } else {
+            tokens
+        }
+    }
+
     pub(crate) fn macs(&self, tokens: usize, classes: usize) -> u64 {
         let hidden = self.hidden_size;
         let layers: usize = (0..self.num_hidden_layers)
             .map(|layer| {
                 let context = self.layer_heads[layer] * self.head_dim();
-                let projections = 4 * tokens * hidden * context;
-                let scores_and_context = 2 * tokens * tokens * context;
-                projections + scores_and_context + 2 * tokens * hidden * self.layer_intermediate[layer]
+                let queries = self.queries(layer, tokens);
+                let projections = 2 * (tokens + queries) * hidden * context;
+                let scores_and_context = 2 * queries * tokens * context;
+                projections + scores_and_context + 2 * queries * hidden * self.layer_intermediate[layer]
             })
             .sum();
         (layers + hidden * hidden + hidden * classes) as u64
@@ -182,7 +192,8 @@ impl BertConfig {
                 self.layer_heads[layer] * self.head_dim(),
                 self.layer_intermediate[layer],
             );
-            (tokens * (4 * context + 2 * neurons + 4 * hidden)) as u64
+            let queries = self.queries(layer, tokens);
+            (2 * (tokens + queries) * context + queries * (2 * neurons + 4 * hidden)) as u64
         };
         let parts: Vec<u64> = (0..self.num_hidden_layers).map(layer).collect();
         Activations {

@@ -12,7 +12,7 @@ use crate::layers::{Embedding, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::parameters::{Initial, Parameters};
 use crate::pass::{Parts, Pass};
 use candle_core::{DType, Tensor};
-use orchestrate_kernels::tanh;
+use orchestrate_kernels::{Queries, tanh};
 
 const INITIAL: Initial = Initial::Normal(0.02);
 
@@ -49,6 +49,8 @@ impl Embeddings {
 
 /// One encoder layer: attention, then the feed-forward part, each with its residual and norm behind it.
 struct Layer {
+    /// The positions that it gives: of the last layer's, the pooler reads the first alone.
+    queries: Queries,
     attention: SelfAttention,
     attention_norm: LayerNorm,
     feed_forward: FeedForward,
@@ -64,7 +66,9 @@ impl Layer {
         let neurons = config.layer_intermediate[layer];
         let mut linear =
             |name: &str, inputs, outputs| Linear::new(p, &format!("{path}.{name}"), inputs, outputs, INITIAL);
+        let is_last = layer + 1 == config.num_hidden_layers;
         Ok(Self {
+            queries: if is_last { Queries::First } else { Queries::All },
             attention: SelfAttention {
                 heads,
                 query: linear("attention.self.query", hidden, context)?,
@@ -81,10 +85,12 @@ impl Layer {
         })
     }
 
-    /// `x: [B, S, hidden]`; `mask: [B, S]`, 1 where a token is.
+    /// `x: [B, S, hidden]` to `[B, queries, hidden]`; `mask: [B, S]`, 1 where a token is.
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>, pass: &Pass) -> Result<Tensor> {
-        let attended = self.attention.forward(x, mask, pass)?;
-        let x = self.attention_norm.add_and_norm(x, &attended, pass)?;
+        let attended = self.attention.forward(x, self.queries, mask, pass)?;
+        let x = self
+            .attention_norm
+            .add_and_norm(&self.queries.of(x)?, &attended, pass)?;
         let output = self.feed_forward.forward(&x, pass)?;
         self.output_norm.add_and_norm(&x, &output, pass)
     }
@@ -121,7 +127,7 @@ impl Model for Bert {
         let x = self
             .layers
             .forward(x, pass, move |layer, x, pass| layer.forward(x, mask.as_ref(), pass))?;
-        let first = x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+        let first = x.squeeze(1)?;
         let pooled = pass.dropout(tanh(&self.pooler.forward(&first, pass)?)?)?;
         self.classifier.forward(&pooled, pass)
     }
