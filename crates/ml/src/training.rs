@@ -296,9 +296,9 @@ fn objective(
 }
 
 fn warn_of_idle_checkpointing(trainee: &LoadedModel, settings: &Training) {
-    if settings.gradient_checkpointing && trainee.model.parts() == 0 {
+    if settings.gradient_checkpointing && trainee.model.parts() < 2 {
         tracing::warn!(
-            "gradient_checkpointing changes nothing: only the encoder layers of a bert model are run once more"
+            "gradient_checkpointing changes nothing: only the encoder layers of a bert model before its last two are run once more"
         );
     }
 }

@@ -44,7 +44,7 @@ const TRAINING: Training = Training {
 };
 
 const MODEL: ModelSpec = ModelSpec::Bert {
-    layers: 2,
+    layers: 3,
     hidden: 16,
     heads: 2,
     intermediate: Some(32),

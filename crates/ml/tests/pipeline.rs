@@ -393,7 +393,7 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
 fn trained_weights(bench: &Bench, name: &str, training: Training) -> Vec<f32> {
     let settings = TrainSettings {
         model: ModelSpec::Bert {
-            layers: 3,
+            layers: 4,
             hidden: 16,
             heads: 2,
             intermediate: None,

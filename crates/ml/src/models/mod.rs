@@ -35,7 +35,7 @@ pub trait Model: Send + Sync {
     /// If the batch is of the wrong kind or a tensor operation fails.
     fn forward(&self, batch: &Batch, pass: &Pass) -> Result<Tensor>;
 
-    /// How many of its parts run through [`Parts`](crate::pass::Parts), which gradient checkpointing needs.
+    /// How many of its parts run through [`Parts`](crate::pass::Parts): all but the last of them gain by gradient checkpointing.
     fn parts(&self) -> usize {
         0
     }

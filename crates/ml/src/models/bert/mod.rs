@@ -49,7 +49,7 @@ impl Embeddings {
 
 /// One encoder layer: attention, then the feed-forward part, each with its residual and norm behind it.
 struct Layer {
-    /// The positions that it gives: of the last layer's, the pooler reads the first alone.
+    /// The positions that it gives.
     queries: Queries,
     attention: SelfAttention,
     attention_norm: LayerNorm,
@@ -58,7 +58,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(config: &BertConfig, p: &mut Parameters, layer: usize) -> Result<Self> {
+    fn new(config: &BertConfig, p: &mut Parameters, layer: usize, queries: Queries) -> Result<Self> {
         let path = format!("bert.encoder.layer.{layer}");
         let (hidden, epsilon) = (config.hidden_size, config.layer_norm_eps);
         let heads = config.layer_heads[layer];
@@ -66,9 +66,8 @@ impl Layer {
         let neurons = config.layer_intermediate[layer];
         let mut linear =
             |name: &str, inputs, outputs| Linear::new(p, &format!("{path}.{name}"), inputs, outputs, INITIAL);
-        let is_last = layer + 1 == config.num_hidden_layers;
         Ok(Self {
-            queries: if is_last { Queries::First } else { Queries::All },
+            queries,
             attention: SelfAttention {
                 heads,
                 query: linear("attention.self.query", hidden, context)?,
@@ -99,7 +98,10 @@ impl Layer {
 /// The model.
 pub(super) struct Bert {
     embeddings: Embeddings,
+    /// All but the last.
     layers: Parts<Layer>,
+    /// For the first position alone: the pooler reads no other.
+    last: Layer,
     pooler: Linear,
     classifier: Linear,
 }
@@ -107,11 +109,16 @@ pub(super) struct Bert {
 impl Bert {
     pub(super) fn new(config: &BertConfig, p: &mut Parameters, classes: usize) -> Result<Self> {
         let hidden = config.hidden_size;
+        let last = config
+            .num_hidden_layers
+            .checked_sub(1)
+            .ok_or_else(|| Error::Unsuited("a bert model has a layer at least".into()))?;
         Ok(Self {
             embeddings: Embeddings::new(config, p)?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::new(config, p, i))
+            layers: (0..last)
+                .map(|i| Layer::new(config, p, i, Queries::All))
                 .collect::<Result<_>>()?,
+            last: Layer::new(config, p, last, Queries::First)?,
             pooler: Linear::new(p, "bert.pooler.dense", hidden, hidden, INITIAL)?,
             classifier: Linear::new(p, "classifier", hidden, classes, INITIAL)?,
         })
@@ -123,11 +130,12 @@ impl Model for Bert {
         let BatchInput::Text { ids, mask } = &batch.input else {
             return Err(Error::Unsuited("a bert model reads text, but was given images".into()));
         };
-        let (x, mask) = (self.embeddings.forward(ids, pass)?, mask.clone());
+        let x = self.embeddings.forward(ids, pass)?;
+        let keys = mask.clone();
         let x = self
             .layers
-            .forward(x, pass, move |layer, x, pass| layer.forward(x, mask.as_ref(), pass))?;
-        let first = x.squeeze(1)?;
+            .forward(x, pass, move |layer, x, pass| layer.forward(x, keys.as_ref(), pass))?;
+        let first = self.last.forward(&x, mask.as_ref(), pass)?.squeeze(1)?;
         let pooled = pass.dropout(tanh(&self.pooler.forward(&first, pass)?)?)?;
         self.classifier.forward(&pooled, pass)
     }
