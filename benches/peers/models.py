@@ -33,7 +33,7 @@ class Block(nn.Module):
         """What comes out for the first `queries` positions, or for all."""
         batch, _, width = x.shape
         projections, output = self.attention["self"], self.attention["output"]
-        asked = x[:, :queries]
+        asked = x if queries is None else x[:, :queries]
         q, k, v = (
             projections[name](x).view(batch, x.shape[1], self.heads, -1).transpose(1, 2)
             for name, x in (("query", asked), ("key", x), ("value", x))

@@ -1,4 +1,5 @@
-"""ONNX Runtime's side of an inference case: `peer_onnx.py FOLDER FORM`, with FORM f32, dynamic or static.
+"""ONNX Runtime's side of an inference case: `peer_onnx.py FOLDER FORM`, with FORM f32, dynamic, static,
+first or firstdynamic.
 
 All graph optimizations, and otherwise as it comes.
 """

@@ -39,7 +39,7 @@ impl Load<'_> {
         let is_in_parts = settings.gradient_accumulation > 1;
         let copies = 2 + moments + u64::from(is_in_parts) + u64::from(is_simulated);
         let kept = self.architecture.activations(self.tokens);
-        let parts: u64 = if settings.gradient_checkpointing && !kept.parts.is_empty() {
+        let parts: u64 = if settings.gradient_checkpointing && kept.parts.len() > 1 {
             // One part is run twice: once to go on from, and once more for its gradients.
             kept.part_input * kept.parts.len() as u64 + 2 * kept.parts.iter().max().unwrap_or(&0)
         } else {

@@ -211,7 +211,8 @@ mod tests {
     use candle_core::Device;
     use orchestrate_kernels::{embedding, gradients};
 
-    const ROWS: usize = 40;
+    /// More than one task has.
+    const ROWS: usize = 3000;
     const WIDTH: usize = 6;
 
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
@@ -224,7 +225,9 @@ mod tests {
     fn of_rows(table: &Tensor, step: usize, by_rows: bool) -> Gradients {
         let mut all = Gradients::default();
         for part in 0..2 {
-            let ids: Vec<u32> = (0..5).map(|i| ((i * i + step * 3 + part * 7) % ROWS) as u32).collect();
+            let ids: Vec<u32> = (0..5)
+                .map(|i| ((i * i * 331 + step * 3 + part * 7) % ROWS) as u32)
+                .collect();
             let ids = Tensor::new(ids, &Device::Cpu).unwrap();
             let read = if by_rows {
                 embedding(table, &ids)

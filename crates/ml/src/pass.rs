@@ -177,7 +177,7 @@ impl<P: Send + Sync + 'static> Parts<P> {
     }
 
     /// Runs each with `run` on what the one before gave. With gradient checkpointing only the input of each is kept, but for
-    /// the last, whose gradients come first: it would be run again before anything was let go of.
+    /// the last: its gradients come before those of the others, so that what it keeps is gone when they are run again.
     ///
     /// # Errors
     /// As `run`.

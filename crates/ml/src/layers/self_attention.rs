@@ -40,25 +40,27 @@ impl SelfAttention {
         self.output.forward(&context, pass)
     }
 
-    /// Queries, keys and values. On integers, `x` is quantized once for all three.
+    /// Queries, keys and values. On integers, `x` is quantized once for all that read it in the same way; what the queries of
+    /// some positions read has a scale of its own.
     fn project(&self, x: &Tensor, queries: Queries, pass: &Pass) -> Result<[Tensor; 3]> {
-        let layers = (self.query.integers(), self.key.integers(), self.value.integers());
-        if let (Some(query), Some(key), Some(value)) = layers
-            && query.quantizes_like(key)
-            && query.quantizes_like(value)
-        {
-            let bytes = key.quantize(x)?;
-            let query = match queries {
-                Queries::All => query.forward_bytes(&bytes)?,
-                Queries::First => self.query.forward(&queries.of(x)?, pass)?,
-            };
-            return Ok([query, key.forward_bytes(&bytes)?, value.forward_bytes(&bytes)?]);
-        }
-        Ok([
-            self.query.forward(&queries.of(x)?, pass)?,
-            self.key.forward(x, pass)?,
-            self.value.forward(x, pass)?,
-        ])
+        let (Some(key), Some(value)) = (self.key.integers(), self.value.integers()) else {
+            return Ok([
+                self.query.forward(&queries.of(x)?, pass)?,
+                self.key.forward(x, pass)?,
+                self.value.forward(x, pass)?,
+            ]);
+        };
+        let bytes = key.quantize(x)?;
+        let q = match (queries, self.query.integers()) {
+            (Queries::All, Some(query)) if query.quantizes_like(key) => query.forward_bytes(&bytes)?,
+            (Queries::All | Queries::First, _) => self.query.forward(&queries.of(x)?, pass)?,
+        };
+        let v = if value.quantizes_like(key) {
+            value.forward_bytes(&bytes)?
+        } else {
+            self.value.forward(x, pass)?
+        };
+        Ok([q, key.forward_bytes(&bytes)?, v])
     }
 
     fn projections(&self) -> Option<Projections> {

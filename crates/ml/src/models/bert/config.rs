@@ -195,10 +195,12 @@ impl BertConfig {
             let queries = self.queries(layer, tokens);
             (2 * (tokens + queries) * context + queries * (2 * neurons + 4 * hidden)) as u64
         };
-        let parts: Vec<u64> = (0..self.num_hidden_layers).map(layer).collect();
+        let mut parts: Vec<u64> = (0..self.num_hidden_layers).map(layer).collect();
+        let working = parts.iter().max().map_or(0, |largest| 2 * largest / 3);
+        let last = parts.pop().unwrap_or(0);
         Activations {
-            outside: (4 * tokens * hidden) as u64,
-            working: parts.iter().max().map_or(0, |largest| 2 * largest / 3),
+            outside: (4 * tokens * hidden) as u64 + last,
+            working,
             parts,
             part_input: (tokens * hidden) as u64,
         }
