@@ -130,6 +130,14 @@ fn bits_of_range(x: &Tensor) -> Result<[u32; 2]> {
 
 #[test]
 fn optimizer_steps() -> Result<()> {
+    let adamw = |step| AdamWStep {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step,
+    };
     let of_pairs = pairs().map(|(rows, width)| rows * width);
     for count in of_pairs.chain(SIZES) {
         let mask = sample(&[count], 4).ge(0.0)?.to_dtype(DType::F32)?;
@@ -137,15 +145,7 @@ fn optimizer_steps() -> Result<()> {
         same_everywhere(|| {
             let (p, m, v) = (sample(&[count], 1), sample(&[count], 2), sample(&[count], 3).abs()?);
             for step in 1..=3 {
-                let cfg = AdamWStep {
-                    lr: 0.01,
-                    beta1: 0.9,
-                    beta2: 0.999,
-                    eps: 1e-8,
-                    weight_decay: 0.1,
-                    step,
-                };
-                adamw_step(&p, &gradient(step), &m, &v, Some(&mask), &cfg)?;
+                adamw_step(&p, &gradient(step), &m, &v, Some(&mask), &adamw(step))?;
             }
             Ok([bits(&p)?, bits(&m)?, bits(&v)?])
         })?;
@@ -157,16 +157,8 @@ fn optimizer_steps() -> Result<()> {
             for step in 1..=3 {
                 let ids: Vec<u32> = (0..5).map(|i| ((i + step) * i % rows as u64) as u32).collect();
                 let values = sample(&[5, width], 10 + step).flatten_all()?.to_vec1()?;
-                let cfg = AdamWStep {
-                    lr: 0.01,
-                    beta1: 0.9,
-                    beta2: 0.999,
-                    eps: 1e-8,
-                    weight_decay: 0.1,
-                    step,
-                };
                 let gradient = RowGradient::scatter(&ids, &values, rows, width);
-                adamw_step_of_rows(&p, &gradient, &m, &v, &mut moving, &cfg)?;
+                adamw_step_of_rows(&p, &gradient, &m, &v, &mut moving, &adamw(step))?;
             }
             Ok([bits(&p)?, bits(&m)?, bits(&v)?])
         })?;
