@@ -68,6 +68,27 @@ fn digest_and_size(content: &str) -> String {
 }
 
 /// What is written of inputs and of numerics classes is held, also where no key tells.
+/// What a lock from another kind of processor looks like, and what to write to have its bits here.
+#[test]
+fn a_lock_in_the_other_form_of_bf16_names_it_once() {
+    let workspace = Workspace::new();
+    workspace.edit("[step.teacher]", "[step.teacher]\nprecision = \"bf16-avx512\"");
+    workspace.build(&[]);
+    workspace.succeed(&["lock", "recipe.toml"]);
+    workspace.edit("bf16-avx512", "bf16-amx");
+    let run = workspace.run(&["build", "recipe.toml", "teacher", "--locked"]);
+    assert_eq!(run.code, Some(5), "{}", run.stderr);
+    let [locked, found] = ["bf16", "bf16-amx"].map(|form| format!("cpu-{form}-{}", std::env::consts::ARCH));
+    let told = format!("teacher: numerics class {locked} → {found}; ");
+    assert_eq!(run.stderr.matches(&told).count(), 1, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("`precision = \"bf16-avx512\"` what is locked"),
+        "{}",
+        run.stderr
+    );
+    assert!(!run.stderr.contains("training.precision"), "{}", run.stderr);
+}
+
 #[test]
 fn a_lock_is_held_to_its_inputs_and_numerics_classes() {
     let workspace = locked_workspace();

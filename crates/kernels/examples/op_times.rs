@@ -15,7 +15,11 @@ use std::time::Instant;
 
 const RUNS: usize = 15;
 
-const PRECISIONS: [(&str, ProductPrecision); 2] = [("f32", ProductPrecision::F32), ("bf16", ProductPrecision::Bf16)];
+const PRECISIONS: [(&str, ProductPrecision); 3] = [
+    ("f32", ProductPrecision::F32),
+    ("bf16", ProductPrecision::Bf16),
+    ("bf16-amx", ProductPrecision::Bf16Amx),
+];
 
 fn normal(dims: &[usize]) -> Result<Tensor> {
     let mut stream = RandomStream::new(RandomKey {
@@ -205,7 +209,7 @@ fn integer_ops(report: &Report) -> Result<()> {
         })?;
         let layer = PackedLinear::new(&weight, &Tensor::zeros(n, DType::F32, &Device::Cpu)?)?;
         report.once(&format!("PackedLinear f32 {m}x{k} to {n}"), || {
-            layer.forward(&x).map(drop)
+            layer.forward(&x, ProductPrecision::F32).map(drop)
         })?;
     }
     Ok(())
@@ -227,7 +231,7 @@ fn pruned_widths(report: &Report) -> Result<()> {
         let x = normal(&[m, k])?;
         Ok([
             least(|| integers.forward(&x).map(drop))?,
-            least(|| floats.forward(&x).map(drop))?,
+            least(|| floats.forward(&x, ProductPrecision::F32).map(drop))?,
         ])
     };
     for m in [1, 64] {

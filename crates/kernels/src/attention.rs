@@ -399,7 +399,7 @@ impl CustomOp3 for Attention {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::{Bf16, F32};
+    use super::ProductPrecision::{Bf16, Bf16Amx, F32};
     use super::*;
     use crate::testing::{DROPOUT, Differences, check, same_bits_everywhere, sample};
     use candle_core::Device;
@@ -511,16 +511,19 @@ mod tests {
     #[test]
     fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
         let qkv = inputs(3, 65, 34);
-        check(
-            &qkv.each_ref(),
-            |t| attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), Bf16),
-            |t| reference(t[0], t[1], t[2], None, 2, Some(DROPOUT)),
-            Differences::Skip,
-            2e-2,
-        )?;
-        same_bits_everywhere(&qkv.each_ref(), |t| {
-            attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), Bf16)
-        })
+        for precision in [Bf16, Bf16Amx] {
+            check(
+                &qkv.each_ref(),
+                |t| attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), precision),
+                |t| reference(t[0], t[1], t[2], None, 2, Some(DROPOUT)),
+                Differences::Skip,
+                2e-2,
+            )?;
+            same_bits_everywhere(&qkv.each_ref(), |t| {
+                attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), precision)
+            })?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -316,7 +316,7 @@ impl CustomOp3 for Conv2d {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::{Bf16, F32};
+    use super::ProductPrecision::{Bf16, Bf16Amx, F32};
     use super::*;
     use crate::testing::{Differences, check, same_bits_everywhere, sample};
 
@@ -428,14 +428,17 @@ mod tests {
     #[test]
     fn gradients_in_bf16_are_near_and_the_same_everywhere() -> Result<()> {
         let (x, w, bias) = (sample(&[35, 3, 9, 9], 1), sample(&[5, 3, 3, 3], 2), sample(&[5], 3));
-        check(
-            &[&x, &w, &bias],
-            |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, Bf16),
-            |t| reference(t[0], t[1], Some(t[2]), &Geometry::new(3, [9, 9], 3, 2, 1)?),
-            Differences::Skip,
-            1e-2,
-        )?;
-        same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, Bf16))
+        for precision in [Bf16, Bf16Amx] {
+            check(
+                &[&x, &w, &bias],
+                |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, precision),
+                |t| reference(t[0], t[1], Some(t[2]), &Geometry::new(3, [9, 9], 3, 2, 1)?),
+                Differences::Skip,
+                1e-2,
+            )?;
+            same_bits_everywhere(&[&x, &w, &bias], |t| conv2d(t[0], t[1], Some(t[2]), 2, 1, precision))?;
+        }
+        Ok(())
     }
 
     #[test]

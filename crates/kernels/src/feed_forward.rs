@@ -81,7 +81,7 @@ impl CustomOp1 for FeedForward {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::{Bf16, F32};
+    use super::ProductPrecision::{Bf16, Bf16Amx, F32};
     use super::*;
     use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
 
@@ -125,7 +125,9 @@ mod tests {
             let samples = samples(3, widths);
             let samples = samples.each_ref();
             check(&samples, |t| fused(t, F32), composed, differences, 5e-6)?;
-            check(&samples, |t| fused(t, Bf16), composed, Differences::Skip, 3e-2)?;
+            for precision in [Bf16, Bf16Amx] {
+                check(&samples, |t| fused(t, precision), composed, Differences::Skip, 3e-2)?;
+            }
         }
         Ok(())
     }
@@ -133,8 +135,10 @@ mod tests {
     #[test]
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let samples = samples(130, [65, 129, 63]);
-        same_bits_everywhere(&samples.each_ref(), |t| fused(t, F32))?;
-        same_bits_everywhere(&samples.each_ref(), |t| fused(t, Bf16))
+        for precision in ProductPrecision::ALL {
+            same_bits_everywhere(&samples.each_ref(), |t| fused(t, precision))?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which instruction set the kernels run with, chosen at run time, and the macro that compiles a loop once for each.
 //!
-//! Every set gives the same bits: the sets differ in width alone, and no kernel lets the compiler reorder or fuse
-//! floating-point operations that are not fused by their definition.
+//! Every set gives the same bits: no kernel lets the compiler reorder or fuse floating-point operations that are not fused by
+//! their definition, and what an instruction does in another order is another [`crate::ProductPrecision`], emulated elsewhere.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,6 +19,8 @@ pub enum Isa {
     Avx512Vnni,
     /// AVX-512 as above, with BF16.
     Avx512Bf16,
+    /// All of these, and AMX with tiles of bf16 and of 8-bit integers, whose registers the system lets this process use.
+    Amx,
 }
 
 /// The set that [`with_isa`] asks for: 0 for none, else its place in [`Isa::ALL`] plus one.
@@ -28,12 +30,13 @@ static FORCED: AtomicU8 = AtomicU8::new(0);
 static FORCING: Mutex<()> = Mutex::new(());
 
 impl Isa {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Portable,
         Self::Avx2,
         Self::Avx512,
         Self::Avx512Vnni,
         Self::Avx512Bf16,
+        Self::Amx,
     ];
 
     /// The best set of this processor.
@@ -72,6 +75,7 @@ fn detect_once() -> Isa {
         (true, false, _, _) => Isa::Avx2,
         (true, true, false, _) => Isa::Avx512,
         (true, true, true, false) => Isa::Avx512Vnni,
+        (true, true, true, true) if crate::amx::is_present() => Isa::Amx,
         (true, true, true, true) => Isa::Avx512Bf16,
     }
 }
@@ -100,12 +104,6 @@ pub fn with_isa<R>(isa: Isa, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Whether matrix products in bf16 run in plain arithmetic, with the same bits, because this processor has no instruction
-/// for them.
-pub fn bf16_is_emulated() -> bool {
-    Isa::detect() < Isa::Avx512Bf16
-}
-
 /// Compiles each function once for every instruction set and calls the one of [`Isa::current`]. The body must be loops
 /// over slices that the compiler vectorizes; what it calls must be `#[inline(always)]`.
 macro_rules! multiversion {
@@ -126,22 +124,19 @@ macro_rules! multiversion {
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
             fn avx512($($argument: $type),*) $(-> $output)? { portable($($argument),*) }
 
-            match $crate::isa::Isa::current() {
-                // SAFETY: `Isa::current` names only sets that this processor has.
-                #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Vnni | $crate::isa::Isa::Avx512Bf16 => unsafe {
-                    avx512($($argument),*)
-                },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                $crate::isa::Isa::Avx2 => unsafe { avx2($($argument),*) },
-                #[cfg(not(target_arch = "x86_64"))]
-                $crate::isa::Isa::Avx512
-                | $crate::isa::Isa::Avx512Vnni
-                | $crate::isa::Isa::Avx512Bf16
-                | $crate::isa::Isa::Avx2 => portable($($argument),*),
-                $crate::isa::Isa::Portable => portable($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            {
+                let isa = $crate::isa::Isa::current();
+                if isa >= $crate::isa::Isa::Avx512 {
+                    // SAFETY: `Isa::current` names only sets that this processor has.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if isa >= $crate::isa::Isa::Avx2 {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($argument),*) };
+                }
             }
+            portable($($argument),*)
         }
     )+};
 }

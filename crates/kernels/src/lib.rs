@@ -11,14 +11,16 @@
 //!   with an addition, and in matrix products and small convolutions each one is.
 //! - Integer products are exact, so that they are equal on every instruction set.
 //!
-//! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics, strided outputs
-//! that tasks share, and the allocator's thresholds.
+//! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics and assembly,
+//! strided outputs that tasks share, the allocator's thresholds, and asking the system for AMX's registers.
 
 mod activation;
 mod adamw;
 mod add_norm;
 mod add_relu;
 mod affine;
+mod aligned;
+mod amx;
 mod attention;
 mod average_pool;
 mod batch_norm;
@@ -87,7 +89,7 @@ pub use fake_quantize::{
 pub use feed_forward::feed_forward;
 pub use gradients::{Gradient, Gradients, gradients};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, QuantizedActivations, int8_feed_forward, int8_gemm};
-pub use isa::{Isa, bf16_is_emulated, with_isa};
+pub use isa::{Isa, with_isa};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use max_pool2d::max_pool2d;

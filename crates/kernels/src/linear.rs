@@ -198,7 +198,7 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::ProductPrecision::{Bf16, F32};
+    use super::ProductPrecision::{Bf16, Bf16Amx, F32};
     use super::*;
     use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
 
@@ -243,15 +243,17 @@ mod tests {
                 sample(&[outputs, inputs], 2),
                 sample(&[outputs], 3),
             );
-            check(
-                &[&x, &weight, &bias],
-                |t| linear(t[0], t[1], Some(t[2]), Bf16),
-                |t| reference(t[0], t[1], Some(t[2])),
-                Differences::Skip,
-                1e-2,
-            )?;
-            same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), Bf16))?;
-            same_bits_everywhere(&[&x, &weight], |t| linear(t[0], t[1], None, Bf16))?;
+            for precision in [Bf16, Bf16Amx] {
+                check(
+                    &[&x, &weight, &bias],
+                    |t| linear(t[0], t[1], Some(t[2]), precision),
+                    |t| reference(t[0], t[1], Some(t[2])),
+                    Differences::Skip,
+                    1e-2,
+                )?;
+                same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), precision))?;
+                same_bits_everywhere(&[&x, &weight], |t| linear(t[0], t[1], None, precision))?;
+            }
         }
         Ok(())
     }

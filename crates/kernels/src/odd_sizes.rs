@@ -12,8 +12,6 @@ use crate::{
 };
 use candle_core::{DType, Device, Result, Tensor};
 
-const PRECISIONS: [ProductPrecision; 2] = [ProductPrecision::F32, ProductPrecision::Bf16];
-
 /// Each size with another one, so that all are met in both places.
 fn pairs() -> impl Iterator<Item = (usize, usize)> {
     SIZES.into_iter().zip([65, 513, 1, 7, 17, 3, 63])
@@ -80,7 +78,7 @@ fn products() -> Result<()> {
             sample(&[outputs], 3),
         );
         let (back, last) = (sample(&[inputs, outputs], 4), sample(&[inputs], 5));
-        for precision in PRECISIONS {
+        for precision in ProductPrecision::ALL {
             same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), precision))?;
             same_bits_everywhere(&[&x, &weight, &bias, &back, &last], |t| {
                 let affine = |weight: &Tensor, bias: &Tensor| Affine {
@@ -102,7 +100,9 @@ fn packed_products() -> Result<()> {
             sample(&[outputs, inputs], 2),
             sample(&[outputs], 3),
         );
-        same_everywhere(|| bits(&PackedLinear::new(&weight, &bias)?.forward(&x)?))?;
+        for precision in ProductPrecision::ALL {
+            same_everywhere(|| bits(&PackedLinear::new(&weight, &bias)?.forward(&x, precision)?))?;
+        }
     }
     Ok(())
 }
@@ -186,7 +186,7 @@ fn heads() -> Result<()> {
     for (length, depth) in [(1, 65), (3, 63), (7, 17), (17, 7), (63, 3), (65, 1), (513, 1)] {
         let qkv = [1, 2, 3].map(|seed| sample(&[2, length, 2 * depth], seed));
         let (weight, bias) = (sample(&[2 * depth, 2 * depth], 4), sample(&[2 * depth], 5));
-        for precision in PRECISIONS {
+        for precision in ProductPrecision::ALL {
             same_bits_everywhere(&qkv.each_ref(), |t| {
                 attention(t[0], t[1], t[2], None, 2, Some(DROPOUT), precision)
             })?;
@@ -230,7 +230,7 @@ fn images() -> Result<()> {
         let bias = sample(&[outputs], 4);
         for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 2, 2), (1, 1, 0)] {
             let weight = sample(&[outputs, channels, kernel, kernel], 5);
-            for precision in PRECISIONS {
+            for precision in ProductPrecision::ALL {
                 same_bits_everywhere(&[&x, &weight, &bias], |t| {
                     conv2d(t[0], t[1], Some(t[2]), stride, padding, precision)
                 })?;

@@ -13,12 +13,12 @@ pub fn multiply_adds(rounds: usize) -> usize {
     let lanes = match Isa::current() {
         // SAFETY: `Isa::current` names only sets that this processor has.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => unsafe { x86::avx512(rounds) },
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => unsafe { x86::avx512(rounds) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::avx2(rounds) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Avx2 => portable(rounds),
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx | Isa::Avx2 => portable(rounds),
         Isa::Portable => portable(rounds),
     };
     2 * CHAINS * lanes * rounds

@@ -18,7 +18,11 @@ use orchestrate_ml::quantize::observer::Ranges;
 use std::io::Write;
 use std::time::Instant;
 
-const PRECISIONS: [(&str, ProductPrecision); 2] = [("f32", ProductPrecision::F32), ("bf16", ProductPrecision::Bf16)];
+const PRECISIONS: [(&str, ProductPrecision); 3] = [
+    ("f32", ProductPrecision::F32),
+    ("bf16", ProductPrecision::Bf16),
+    ("bf16-amx", ProductPrecision::Bf16Amx),
+];
 const ROUNDS: usize = 12;
 const ROWS: usize = 32;
 const TOKENS: usize = 64;
@@ -74,9 +78,9 @@ impl Trainee {
     }
 }
 
-fn measure() -> Result<[Vec<f64>; 2]> {
+fn measure() -> Result<[Vec<f64>; 3]> {
     let mut trainee = Trainee::new()?;
-    let mut times = [Vec::new(), Vec::new()];
+    let mut times = [const { Vec::new() }; 3];
     let only = std::env::args().nth(1);
     for round in 0..ROUNDS {
         for (times, (name, precision)) in times.iter_mut().zip(PRECISIONS) {

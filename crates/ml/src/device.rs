@@ -97,8 +97,9 @@ impl DeviceChoice {
         match (self.resolve(), precision) {
             (Self::Cpu | Self::Auto, ProductPrecision::F32) => format!("cpu-f32-{architecture}"),
             (Self::Cpu | Self::Auto, ProductPrecision::Bf16) => format!("cpu-bf16-{architecture}"),
-            (Self::Cuda, ProductPrecision::F32 | ProductPrecision::Bf16) => "cuda-f32".into(),
-            (Self::Metal, ProductPrecision::F32 | ProductPrecision::Bf16) => "metal-f32".into(),
+            (Self::Cpu | Self::Auto, ProductPrecision::Bf16Amx) => format!("cpu-bf16-amx-{architecture}"),
+            (Self::Cuda, _) => "cuda-f32".into(),
+            (Self::Metal, _) => "metal-f32".into(),
         }
     }
 }
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_numerics_class_leads_back_to_its_device() {
-        for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+        for precision in ProductPrecision::ALL {
             for device in [DeviceChoice::Cpu, DeviceChoice::Cuda, DeviceChoice::Metal] {
                 assert_eq!(DeviceChoice::of_numerics(&device.numerics(precision)), device);
             }

@@ -11,7 +11,7 @@ use crate::evaluation::logits_of;
 use crate::models::{Architecture, ModelConfig};
 use crate::progress::Watch;
 use candle_core::{Device, Tensor};
-use orchestrate_kernels::distillation_loss;
+use orchestrate_kernels::{ProductPrecision, distillation_loss};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ impl Targets {
     }
 }
 
-/// Runs `teacher` over `rows` and writes its logits into `folder`.
+/// Runs `teacher` over `rows`, its matrix products in `precision`, and writes its logits into `folder`.
 ///
 /// # Errors
 /// If the teacher does not fit the data, or [`Error::Io`].
@@ -80,10 +80,11 @@ pub fn write_teacher_logits(
     teacher: &LoadedModel,
     rows: &Rows,
     classes: usize,
+    precision: ProductPrecision,
     folder: &Path,
     watch: Watch,
 ) -> Result<()> {
-    let logits = logits_of(teacher.model.as_ref(), rows, BATCH, watch)?;
+    let logits = logits_of(teacher.model.as_ref(), rows, BATCH, precision, watch)?;
     write_logits(&logits, classes, folder)
 }
 

@@ -7,18 +7,26 @@ use crate::error::{Error, Result};
 use crate::models::Model;
 use crate::pass::Pass;
 use crate::progress::{Progress, Watch};
+use orchestrate_kernels::ProductPrecision;
 use std::time::{Duration, Instant};
 
-/// The model's logits `[rows, classes]`, row-major, in the order of the rows.
+/// The model's logits `[rows, classes]`, row-major, in the order of the rows, by matrix products in `precision`.
 ///
 /// # Errors
 /// If the model does not fit the data.
-pub fn logits_of(model: &dyn Model, rows: &Rows, batch_size: usize, watch: Watch) -> Result<Vec<f32>> {
+pub fn logits_of(
+    model: &dyn Model,
+    rows: &Rows,
+    batch_size: usize,
+    precision: ProductPrecision,
+    watch: Watch,
+) -> Result<Vec<f32>> {
     let batches = rows.in_order_of_length(batch_size);
     let mut logits = Vec::new();
     let (started, mut seen) = (Instant::now(), 0);
     for (done, indices) in batches.iter().enumerate() {
-        let output = model.forward(&rows.batch(indices)?, &Pass::inference())?;
+        let pass = Pass::inference().with_precision(precision);
+        let output = model.forward(&rows.batch(indices)?, &pass)?;
         let classes = output.dim(1)?;
         logits.resize(rows.len() * classes, 0.0);
         for (values, row) in output.to_vec2::<f32>()?.iter().zip(indices) {
@@ -56,7 +64,7 @@ pub fn quality(model: &LoadedModel, rows: &Rows, batch_size: usize, watch: Watch
     if rows.is_empty() {
         return Err(Error::Unsuited("there are no rows to evaluate on".into()));
     }
-    let logits = logits_of(model.model.as_ref(), rows, batch_size, watch)?;
+    let logits = logits_of(model.model.as_ref(), rows, batch_size, ProductPrecision::F32, watch)?;
     if logits.iter().any(|v| !v.is_finite()) {
         return Err(Error::Unsuited("the model's scores are not finite".into()));
     }

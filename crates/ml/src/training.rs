@@ -151,7 +151,7 @@ pub fn fit(
         return Err(Error::Unsuited("there are no training rows".into()));
     }
     warn_of_idle_checkpointing(trainee, settings);
-    warn_of_emulation(settings);
+    numerics::warn_of_emulation(settings.precision);
     let course = Course::new(settings, rows.len(), !trainee.parameters.observers().is_empty());
     let optimizer = Optimizer::new(
         settings.optimizer_settings(),
@@ -299,14 +299,6 @@ fn warn_of_idle_checkpointing(trainee: &LoadedModel, settings: &Training) {
     if settings.gradient_checkpointing && trainee.model.parts() < 2 {
         tracing::warn!(
             "gradient_checkpointing changes nothing: only the encoder layers of a bert model before its last two are run once more"
-        );
-    }
-}
-
-fn warn_of_emulation(settings: &Training) {
-    if settings.precision == ProductPrecision::Bf16 && orchestrate_kernels::bf16_is_emulated() {
-        tracing::warn!(
-            "this processor has no avx512_bf16: `precision = \"bf16\"` gives the same bits here, but several times slower than \"f32\""
         );
     }
 }

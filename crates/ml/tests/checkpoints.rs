@@ -169,7 +169,7 @@ fn a_training_stopped_after_every_step_gives_the_same_bytes() {
         ..TRAINING
     };
     let in_bf16 = Training {
-        precision: ProductPrecision::Bf16,
+        precision: ProductPrecision::fastest_bf16(),
         ..TRAINING
     };
     for training in [TRAINING, sgd, in_parts, in_bf16] {
@@ -199,7 +199,8 @@ fn so_does_every_other_kind_of_training() {
         .train(TRAINING, &undisturbed, &bench.new_folder("teacher"))
         .unwrap();
     let (teacher, data) = (bench.files("teacher"), bench.files("data"));
-    teacher_logits(&teacher, &data, &undisturbed, &bench.new_folder("logits")).unwrap();
+    let out = bench.new_folder("logits");
+    teacher_logits(&teacher, &data, LogitsSettings::default(), &undisturbed, &out).unwrap();
     let logits = bench.files("logits");
     let distillation = Distillation {
         temperature: 2.0,

@@ -100,7 +100,7 @@ fn check(data: &str, model: &ModelSpec) {
     let spec: DataSpec = serde_json::from_str(data).unwrap();
     prepare_data(&spec, &Files::new(), None, folder.path()).unwrap();
     let data = files_of_folder(folder.path()).unwrap();
-    for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+    for precision in ProductPrecision::ALL {
         let expected = run(&data, model, precision);
         for isa in Isa::available() {
             let got = with_isa(isa, || on_pool(|| run(&data, model, precision)));

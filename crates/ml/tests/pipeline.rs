@@ -135,6 +135,7 @@ fn a_tiny_bert_learns_what_word_counts_cannot_tell_and_keeps_it_in_integers() {
     teacher_logits(
         &bench.files("teacher"),
         &bench.files("data"),
+        LogitsSettings::default(),
         &context(),
         &bench.out("logits"),
     )
@@ -345,7 +346,15 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
     };
     train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
     let teacher = bench.files("teacher");
-    teacher_logits(&teacher, &bench.files("data"), &context(), &bench.out("logits")).unwrap();
+    let out = bench.out("logits");
+    teacher_logits(
+        &teacher,
+        &bench.files("data"),
+        LogitsSettings::default(),
+        &context(),
+        &out,
+    )
+    .unwrap();
     // A rate of all but nothing leaves the student where it started.
     let settings = DistillSettings {
         model: bert(2),
@@ -467,9 +476,13 @@ fn gradient_checkpointing_keeps_the_precision() {
         };
         trained_weights(&bench, name, training)
     };
-    let bf16 = of("bf16", ProductPrecision::Bf16, false);
-    assert!(bf16 == of("checkpointed", ProductPrecision::Bf16, true));
-    assert!(bf16 != of("f32", ProductPrecision::F32, false));
+    let [f32, bf16, amx] = ProductPrecision::ALL.map(|precision| {
+        let name = format!("{precision:?}");
+        let plain = of(&name, precision, false);
+        assert!(plain == of(&(name + "-checkpointed"), precision, true), "{precision:?}");
+        plain
+    });
+    assert!(f32 != bf16 && f32 != amx && bf16 != amx);
 }
 
 /// A batch in three parts gives the gradients of the whole, to the rounding of its sums.

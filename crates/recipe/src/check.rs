@@ -134,10 +134,11 @@ fn check_precision(header: Option<&Header>, steps: &[NamedTable], problems: &mut
         return;
     }
     for (table, _) in steps.iter().filter_map(|(_, table)| table.as_ref()) {
-        let node = table.get("precision");
-        if let Some(node) = node.filter(|node| node.value.text().is_some_and(|text| text.value == training::BF16)) {
+        let Some(node) = table.get("precision") else { continue };
+        let text = node.value.text().map(|text| text.value.as_str());
+        if let Some(form) = text.and_then(training::name_of_bf16) {
             problems.push(Problem::error(
-                format!("`precision = \"bf16\"` does not run on {}", device.name()),
+                format!("`precision = \"{form}\"` does not run on {}", device.name()),
                 node.place,
                 "for the CPU only",
                 "leave it out, or choose `device = \"cpu\"`",

@@ -138,6 +138,7 @@ impl Step for ActionKind {
             Self::Logits => steps::teacher_logits(
                 artifact(work, "teacher")?,
                 artifact(work, "data")?,
+                parameters(work)?,
                 &context,
                 work.output,
             ),

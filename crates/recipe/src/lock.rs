@@ -5,6 +5,7 @@
 //! files. Invariants of what was read: each document has the key that stands beside it;
 //! paths of inputs are relative to the recipe's folder where they lie below it.
 
+use crate::steps::training::form_of_bf16;
 use orchestrate_engine::{
     Action, ActionGraph, ActionId, ActionKey, Change, Digest, Input, InputDigest, KeyDocument, changes,
 };
@@ -152,7 +153,16 @@ impl fmt::Display for LockDifference {
             Self::New { action } => write!(f, "{action}: is not in the lock"),
             Self::Gone { action } => write!(f, "{action}: is locked, but the recipe has no such action any more"),
             Self::Input { path, locked, found } => write!(f, "input file {path}: {locked} → {found}"),
-            Self::Numerics { action, locked, found } => write!(f, "{action}: numerics class {locked} → {found}"),
+            Self::Numerics { action, locked, found } => {
+                write!(f, "{action}: numerics class {locked} → {found}")?;
+                match (form_of_bf16(locked), form_of_bf16(found)) {
+                    (Some(form), Some(_)) => write!(
+                        f,
+                        "; \"bf16\" is what is fastest on this processor, `precision = \"{form}\"` what is locked, on every one"
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Self::Changed { action, changes } => {
                 let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
                 write!(f, "{action}: {}", changes.join("; "))
@@ -288,6 +298,8 @@ impl Lock {
                 Change::Input { role, .. } => other_files.contains_key(role),
                 Change::Numerics { .. } => locked.numerics != action.numerics,
                 Change::Schema { .. } | Change::Kind { .. } | Change::KindVersion { .. } => false,
+                // The form of bf16, which is in the class.
+                Change::Parameter { path, .. } if path.ends_with("precision") => locked.numerics != action.numerics,
                 Change::Seed { .. } | Change::Parameter { .. } => false,
             };
             let mut changes = changes(&locked.document, document);

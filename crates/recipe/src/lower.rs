@@ -16,7 +16,7 @@ use crate::steps::{Distill, Export, Prune, Quantize, Train};
 use orchestrate_engine::{Action, ActionGraph, ActionId, Demand, GraphError, Input};
 use orchestrate_ml::data::{DataSpec, digits, reviews};
 use orchestrate_ml::prune::{Criterion, PruneRound};
-use orchestrate_ml::steps::{EvaluateSettings, Initialization, Precision};
+use orchestrate_ml::steps::{EvaluateSettings, Initialization, LogitsSettings, Precision};
 use orchestrate_ml::training::{ProductPrecision, Training};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -280,12 +280,14 @@ impl<'a> Lowering<'a> {
         Ok(id)
     }
 
-    /// The action that runs the model of `teacher` over the training rows `rows` of the data set `name`.
+    /// The action that runs the model of `teacher` over the training rows `rows` of the data set `name`, in the precision that
+    /// it was taught in.
     fn logits(&mut self, teacher: &'a str, name: &str, rows: ActionId) -> Result<ActionId, GraphError> {
         if let Some(id) = self.logits.get(&(teacher, rows)) {
             return Ok(*id);
         }
         let several = self.logits.keys().any(|(step, _)| *step == teacher);
+        let precision = self.precision_of(teacher);
         let id = self.add(Draft {
             name: if several {
                 format!("{teacher}.logits.{}", rows.index())
@@ -294,8 +296,8 @@ impl<'a> Lowering<'a> {
             },
             step: teacher.to_owned(),
             kind: ActionKind::Logits,
-            parameters: json!({}),
-            precision: ProductPrecision::F32,
+            parameters: resolved(&LogitsSettings { precision }),
+            precision,
             seed: 0,
             inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
             demand: self.demands.of_floats(),
@@ -494,6 +496,23 @@ impl<'a> Lowering<'a> {
             memory: self.estimates.evaluation(step, data),
             demand: self.demands.of_evaluation(step),
         })
+    }
+
+    /// What the model of `step` was last trained in, by that step.
+    fn precision_of(&self, step: &str) -> ProductPrecision {
+        let found = self.recipe.steps.iter().find(|s| s.name == step);
+        let training = match found.map(|step| &step.kind) {
+            Some(StepKind::Train(train)) => &train.settings.training,
+            Some(StepKind::Distill(distill)) => &distill.settings.training,
+            Some(StepKind::Prune(prune)) => &prune.finetune.training,
+            Some(StepKind::Quantize(quantize)) => &quantize.settings.finetune.training,
+            Some(StepKind::Export(_) | StepKind::Evaluate(_)) | None => return ProductPrecision::F32,
+        };
+        if training.epochs > 0 {
+            training.precision
+        } else {
+            ProductPrecision::F32
+        }
     }
 
     fn lowered(&self, step: &str) -> &LoweredStep {

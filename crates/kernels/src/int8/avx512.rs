@@ -7,15 +7,28 @@ use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512
 /// As [`super::portable::tile`], for any number of rows and panels.
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) fn tile(a: &[u8], rows: usize, panels: &[i8], groups: usize, out: &mut [i32], stride: usize) {
+    add_groups(a, rows, panels, [groups, 0], out, stride);
+}
+
+/// The same from group `done` on, added to what is in `out` if that is not 0.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn add_groups(
+    a: &[u8],
+    rows: usize,
+    panels: &[i8],
+    [groups, done]: [usize; 2],
+    out: &mut [i32],
+    stride: usize,
+) {
     let panel_size = groups * PANEL * GROUP;
     let mut panel = 0;
     let count = panels.len() / panel_size;
     while panel < count {
         let (rest, out) = (&panels[panel * panel_size..], &mut out[panel * PANEL..]);
         panel += match (rows, count - panel) {
-            (0..8, 4..) => columns::<4>(a, rows, rest, groups, out, stride),
-            (_, 2..) => columns::<2>(a, rows, rest, groups, out, stride),
-            (_, _) => columns::<1>(a, rows, rest, groups, out, stride),
+            (0..8, 4..) => columns::<4>(a, rows, rest, [groups, done], out, stride),
+            (_, 2..) => columns::<2>(a, rows, rest, [groups, done], out, stride),
+            (_, _) => columns::<1>(a, rows, rest, [groups, done], out, stride),
         };
     }
 }
@@ -26,7 +39,7 @@ fn columns<const P: usize>(
     a: &[u8],
     rows: usize,
     panels: &[i8],
-    groups: usize,
+    [groups, done]: [usize; 2],
     out: &mut [i32],
     stride: usize,
 ) -> usize {
@@ -34,10 +47,10 @@ fn columns<const P: usize>(
     while row < rows {
         let (a, out) = (&a[row * groups * GROUP..], &mut out[row * stride..]);
         row += match rows - row {
-            1 => block::<1, P>(a, panels, groups, out, stride),
-            2..4 => block::<2, P>(a, panels, groups, out, stride),
-            4..8 => block::<4, P>(a, panels, groups, out, stride),
-            _ => block::<8, P>(a, panels, groups, out, stride),
+            1 => block::<1, P>(a, panels, [groups, done], out, stride),
+            2..4 => block::<2, P>(a, panels, [groups, done], out, stride),
+            4..8 => block::<4, P>(a, panels, [groups, done], out, stride),
+            _ => block::<8, P>(a, panels, [groups, done], out, stride),
         };
     }
     P
@@ -49,7 +62,7 @@ fn columns<const P: usize>(
 fn block<const R: usize, const P: usize>(
     a: &[u8],
     panels: &[i8],
-    groups: usize,
+    [groups, done]: [usize; 2],
     out: &mut [i32],
     stride: usize,
 ) -> usize {
@@ -57,7 +70,15 @@ fn block<const R: usize, const P: usize>(
     assert!(a.len() >= R * groups * GROUP && panels.len() >= P * groups * LINE);
     assert!(out.len() >= (R - 1) * stride + P * PANEL);
     let mut sums = [[_mm512_setzero_si512(); P]; R];
-    for group in 0..groups {
+    if done > 0 {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (p, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 16 lanes from r · stride + p · 16 end within the slice, as asserted.
+                *sum = unsafe { _mm512_loadu_si512(out.as_ptr().add(r * stride + p * PANEL).cast::<__m512i>()) };
+            }
+        }
+    }
+    for group in done..groups {
         let mut weights = [_mm512_setzero_si512(); P];
         for (p, weights) in weights.iter_mut().enumerate() {
             // SAFETY: the line of `group` in panel `p` ends at or before (p + 1) · groups · 64, within the slice.

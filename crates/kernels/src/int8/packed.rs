@@ -1,6 +1,8 @@
 //! Weights in the order in which the kernels read them.
 
+use crate::aligned::Aligned;
 use candle_core::{Result, bail};
+use std::mem::MaybeUninit;
 
 /// Columns of a panel: i32 lanes of an AVX-512 register.
 pub(super) const PANEL: usize = 16;
@@ -12,7 +14,7 @@ pub(super) const GROUP: usize = 4;
 /// each row in turn. What is missing at the ends is zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedInt8 {
-    bytes: Vec<i8>,
+    bytes: Aligned<i8>,
     n: usize,
     k: usize,
 }
@@ -37,13 +39,17 @@ impl PackedInt8 {
             )
         }
         let groups = k.div_ceil(GROUP);
-        let mut bytes = vec![0; n.div_ceil(PANEL) * groups * PANEL * GROUP];
-        for (row, values) in weights.chunks_exact(k.max(1)).enumerate() {
-            let panel = &mut bytes[row / PANEL * groups * PANEL * GROUP..];
-            for (i, &value) in values.iter().enumerate() {
-                panel[(i / GROUP * PANEL + row % PANEL) * GROUP + i % GROUP] = value;
+        let pack = |bytes: &mut [MaybeUninit<i8>]| {
+            bytes.fill(MaybeUninit::new(0));
+            for (row, values) in weights.chunks_exact(k.max(1)).enumerate() {
+                let panel = &mut bytes[row / PANEL * groups * PANEL * GROUP..];
+                for (i, &value) in values.iter().enumerate() {
+                    panel[(i / GROUP * PANEL + row % PANEL) * GROUP + i % GROUP].write(value);
+                }
             }
-        }
+        };
+        // SAFETY: all are written first.
+        let bytes = unsafe { Aligned::build(n.div_ceil(PANEL) * groups * PANEL * GROUP, pack) };
         Ok(Self { bytes, n, k })
     }
 

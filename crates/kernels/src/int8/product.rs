@@ -97,12 +97,15 @@ fn tile(isa: Isa, a: &[u8], rows: usize, panels: &[i8], groups: usize, out: &mut
     match isa {
         // SAFETY: `Isa::current` names only sets that this processor has.
         #[cfg(target_arch = "x86_64")]
+        Isa::Amx => unsafe { super::amx::tile(a, rows, panels, groups, out, stride) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 | Isa::Avx512Vnni => unsafe { super::avx512::tile(a, rows, panels, groups, out, stride) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx2 => unsafe { super::avx2::tile(a, rows, panels, groups, out, stride) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => {
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => {
             portable::tile(a, rows, panels, groups, out, stride)
         }
         Isa::Portable => portable::tile(a, rows, panels, groups, out, stride),
@@ -169,13 +172,15 @@ mod tests {
 
     #[test]
     fn extremes_do_not_saturate() -> candle_core::Result<()> {
-        let (m, n, k) = (9, 33, 1024);
-        for weight in [127i8, -128] {
-            let packed = PackedInt8::pack(&vec![weight; n * k], n, k)?;
-            for isa in Isa::available() {
-                let mut out = vec![0; m * n];
-                with_isa(isa, || int8_gemm(&vec![255; m * k], m, &packed, &mut out));
-                assert!(out.iter().all(|&v| v == 255 * 1024 * i32::from(weight)), "{isa:?}");
+        for (m, n, k) in [(9, 33, 1024), (41, 33, 1027)] {
+            for weight in [127i8, -128] {
+                let packed = PackedInt8::pack(&vec![weight; n * k], n, k)?;
+                for isa in Isa::available() {
+                    let mut out = vec![0; m * n];
+                    with_isa(isa, || int8_gemm(&vec![255; m * k], m, &packed, &mut out));
+                    let expected = 255 * k as i32 * i32::from(weight);
+                    assert!(out.iter().all(|&v| v == expected), "{isa:?}");
+                }
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::bf16::Bf16;
 use super::panels::{fill_lines_bf16, line_of};
 use super::{Entries, Entry, SIDE, Threads};
+use crate::aligned::Aligned;
 use crate::matrix::Matrix;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -14,7 +15,7 @@ const GROUP: usize = 16;
 /// of two elements do not all fall into the same lines of a cache.
 #[derive(Debug)]
 pub(super) struct Lines {
-    entries: Vec<Entry>,
+    entries: Aligned<Entry>,
     rows: usize,
     depth: usize,
 }
@@ -24,17 +25,16 @@ impl Lines {
     pub(super) fn of_rows(matrix: Matrix<'_>, threads: Threads) -> Self {
         let depth = matrix.columns().div_ceil(Bf16::STEP);
         let len = matrix.rows() * stride(depth);
-        let mut entries = Vec::with_capacity(len);
-        let spare = &mut entries.spare_capacity_mut()[..len];
-        match threads {
-            Threads::One => fill_lines_bf16(matrix, 0, spare),
-            Threads::All => spare
-                .par_chunks_mut(GROUP * stride(depth))
-                .enumerate()
-                .for_each(|(index, lines)| fill_lines_bf16(matrix, index * GROUP, lines)),
-        }
-        // SAFETY: `fill_lines_bf16` was given all of them, and has written them.
-        unsafe { entries.set_len(len) };
+        // SAFETY: `fill_lines_bf16` is given all of them, and writes them.
+        let entries = unsafe {
+            Aligned::build(len, |entries| match threads {
+                Threads::One => fill_lines_bf16(matrix, 0, depth, entries),
+                Threads::All => entries
+                    .par_chunks_mut(GROUP * stride(depth))
+                    .enumerate()
+                    .for_each(|(index, lines)| fill_lines_bf16(matrix, index * GROUP, depth, lines)),
+            })
+        };
         Self {
             entries,
             rows: matrix.rows(),
@@ -66,10 +66,9 @@ fn stride(depth: usize) -> usize {
     depth.next_multiple_of(SIDE) + SIDE
 }
 
-/// Writes every entry of the lines that begin with row `first`.
+/// Writes every entry of the lines that begin with row `first`, of `depth` entries each.
 #[inline(always)]
-pub(super) fn fill<E: Entries>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-    let depth = matrix.columns().div_ceil(E::STEP);
+pub(super) fn fill<E: Entries>(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
     for (row, out) in (first..).zip(out.chunks_exact_mut(stride(depth))) {
         for (block, out) in out.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
             let start = block * SIDE * E::STEP;

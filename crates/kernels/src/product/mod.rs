@@ -1,4 +1,4 @@
-//! Matrix products over slices, in f32 and in bf16.
+//! Matrix products over slices, in f32 and in two forms of bf16.
 //!
 //! Operands are laid out in panels of 32-bit entries ([`panels`]), then multiplied tile by tile ([`tiled`]) by a kernel for
 //! the processor. What an entry is ([`Entries`]) and how their products are summed up are an [`Arithmetic`].
@@ -6,9 +6,11 @@
 //! Invariant: an element of a product has the same bits on every instruction set, for any number of threads and however the
 //! product is cut into tasks; it depends on its row and its column alone.
 
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bf16;
+mod blocks;
 mod f32;
 mod lines;
 mod panels;
@@ -17,17 +19,19 @@ mod tiled;
 use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
 use crate::storage::Shared;
+use amx::Amx;
 use bf16::Bf16;
+use blocks::Blocks;
 use f32::F32;
 use lines::Lines;
-pub(crate) use panels::Panels;
+use panels::Panels;
 use tiled::{Left, Place, Product};
 
-/// Rows of a tile.
-pub(crate) const ROWS: usize = 8;
+/// Rows of a panel, and of a tile in registers of AVX-512.
+const ROWS: usize = 8;
 
 /// Columns of a tile: two registers of AVX-512.
-pub(crate) const COLUMNS: usize = 32;
+const COLUMNS: usize = 32;
 
 /// Entries that are made in one go: lanes of a register of AVX-512.
 const SIDE: usize = 16;
@@ -87,11 +91,31 @@ trait Entries {
 
 /// How the products of entries are summed up.
 trait Arithmetic: Entries {
-    /// Panels of rows and of columns in a task.
+    /// Most rows of a tile.
+    const HEIGHT: usize = ROWS;
+
+    /// The rows of a tile are a multiple of this.
+    const BLOCK: usize = 1;
+
+    /// The entries along the inner dimension are a multiple of this, for which they are filled up with zeros.
+    const UNIT: usize = 1;
+
+    /// Tiles in a task, down and across.
     const TASK: [usize; 2];
+
+    /// What a task holds while it visits tiles.
+    type Session;
 
     /// How many entries are summed up between two visits of a tile, of `depth` in all.
     fn visit(depth: usize) -> usize;
+
+    /// Entries along an inner dimension of so many elements.
+    fn depth(elements: usize) -> usize {
+        elements.div_ceil(Self::STEP).next_multiple_of(Self::UNIT)
+    }
+
+    /// What a task does before its first visit.
+    fn begin() -> Self::Session;
 
     /// One visit of a tile.
     ///
@@ -99,17 +123,19 @@ trait Arithmetic: Entries {
     /// `tile.out` is valid for writes of `tile.height` rows of [`COLUMNS`] elements, `tile.out_stride` apart; `tile.start`,
     /// if any, for reads of as many; `tile.left` for reads of an entry for each row and each entry of `tile.right`. Nobody
     /// writes there meanwhile.
-    unsafe fn add_products(tile: Tile<'_>);
+    unsafe fn add_products(session: &Self::Session, tile: Tile<'_>);
 }
 
 /// One visit of a tile: out = factor · (start + Σ left · right), the factor 1 except in the last visit.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
-    /// At most [`ROWS`], at least 1.
+    /// At least 1, at most [`Arithmetic::HEIGHT`], and a multiple of [`Arithmetic::BLOCK`].
     height: usize,
-    /// An entry for each row and each of `right`'s entries, and the distance from row to row and from entry to entry.
+    /// An entry for each row and each of `right`'s entries, and the distance from row to row and from entry to entry; in
+    /// [`Blocks`], between the first ones of blocks for each row and each entry.
     left: *const Entry,
     left_strides: [usize; 2],
+    /// A multiple of [`Arithmetic::UNIT`].
     right: &'a [[Entry; COLUMNS]],
     /// Where the sums begin, and from row to row; `None` for zeros.
     start: Option<(*const f32, usize)>,
@@ -151,20 +177,45 @@ pub(crate) fn multiply(
     }
 }
 
-/// x · b + `bias` in f32 as a new row-major buffer, for a right operand that is laid out already.
-pub(crate) fn multiply_panels(x: Matrix<'_>, b: &Panels<COLUMNS>, bias: &[f32]) -> Vec<f32> {
-    let threads = tiled::threads(x.rows() * x.columns() * bias.len(), Threads::All);
-    let product = Product::<F32>::new(Left::of_matrix(x), b, bias.len());
-    // SAFETY: as for `multiply`.
-    unsafe {
-        build(x.rows(), bias.len(), |out| {
-            let place = Place {
-                out,
-                offset: 0,
-                row_stride: bias.len(),
-            };
-            product.put(&place, Output::Biased(bias), threads);
-        })
+/// A right operand of several products, laid out once.
+pub(crate) struct Kept {
+    panels: Panels<COLUMNS>,
+    /// The inner dimension, in elements.
+    rows: usize,
+    precision: ProductPrecision,
+}
+
+impl Kept {
+    pub(crate) fn new(b: Matrix<'_>, precision: ProductPrecision) -> Self {
+        Self {
+            panels: columns(b, precision, Threads::All),
+            rows: b.rows(),
+            precision,
+        }
+    }
+
+    pub(crate) fn precision(&self) -> ProductPrecision {
+        self.precision
+    }
+
+    /// x · b + `bias` as a new row-major buffer.
+    ///
+    /// # Panics
+    /// If `x` is of another inner dimension, or there are fewer columns than in `bias`.
+    pub(crate) fn multiply(&self, x: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
+        assert_eq!(x.columns(), self.rows, "the inner dimension of a product");
+        let threads = tiled::threads(x.rows() * x.columns() * bias.len(), Threads::All);
+        // SAFETY: as for `multiply`.
+        unsafe {
+            build(x.rows(), bias.len(), |out| {
+                let place = Place {
+                    out,
+                    offset: 0,
+                    row_stride: bias.len(),
+                };
+                put(&place, x, self, bias.len(), Output::Biased(bias), threads);
+            })
+        }
     }
 }
 
@@ -243,28 +294,54 @@ unsafe fn product(
         row_stride,
     };
     let threads = tiled::threads(a.rows() * a.columns() * b.columns(), threads);
+    let right = Kept {
+        panels: columns(b, precision, threads),
+        rows: b.rows(),
+        precision,
+    };
+    // SAFETY: by this function's contract.
+    unsafe { put(&place, a, &right, b.columns(), output, threads) };
+}
+
+/// The right operand of a product, laid out.
+fn columns(b: Matrix<'_>, precision: ProductPrecision, threads: Threads) -> Panels<COLUMNS> {
+    match precision {
+        ProductPrecision::F32 => Panels::of_columns::<F32>(b, threads),
+        ProductPrecision::Bf16 => Panels::of_columns::<Bf16>(b, threads),
+        ProductPrecision::Bf16Amx => Panels::of_columns::<Amx>(b, threads),
+    }
+}
+
+/// a · b to `place`, for the first `width` columns of `b`.
+///
+/// # Safety
+/// As for [`Product::put`].
+unsafe fn put(place: &Place<'_>, a: Matrix<'_>, b: &Kept, width: usize, output: Output<'_>, threads: Threads) {
+    let right = &b.panels;
     // SAFETY: by this function's contract.
     unsafe {
-        match precision {
+        match b.precision {
             ProductPrecision::F32 => {
-                let right = Panels::of_columns::<F32>(b, threads);
                 // Rows that lie in one piece are read where they are. Elements are broadcast one by one, so that it costs
                 // nothing; columns are read too far apart for that.
                 let in_rows = a.strides()[1] == 1;
                 let panels = (!in_rows).then(|| Panels::of_rows::<F32>(a, threads));
                 let left = panels.as_ref().map_or_else(|| Left::of_matrix(a), Left::of_panels);
-                Product::<F32>::new(left, &right, b.columns()).put(&place, output, threads);
+                Product::<F32>::new(left, right, width).put(place, output, threads);
             }
             ProductPrecision::Bf16 => {
-                let right = Panels::of_columns::<Bf16>(b, threads);
                 // Rows that lie in one piece stay so, at half the size.
                 if a.strides()[1] == 1 {
                     let lines = Lines::of_rows(a, threads);
-                    Product::<Bf16>::new(Left::of_lines(&lines), &right, b.columns()).put(&place, output, threads);
+                    Product::<Bf16>::new(Left::of_lines(&lines), right, width).put(place, output, threads);
                 } else {
                     let panels = Panels::of_rows::<Bf16>(a, threads);
-                    Product::<Bf16>::new(Left::of_panels(&panels), &right, b.columns()).put(&place, output, threads);
+                    Product::<Bf16>::new(Left::of_panels(&panels), right, width).put(place, output, threads);
                 }
+            }
+            ProductPrecision::Bf16Amx => {
+                let blocks = Blocks::of_rows(a, threads);
+                Product::<Amx>::new(Left::of_blocks(&blocks), right, width).put(place, output, threads);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! An operand of a product, laid out as the tile kernels read it.
 
+use super::amx::Amx;
 use super::bf16::Bf16;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::Native;
 use super::f32::F32;
-use super::{Arithmetic, COLUMNS, Entries, Entry, ROWS, SIDE, Threads, lines};
+use super::{Arithmetic, COLUMNS, Entries, Entry, ROWS, SIDE, Threads, blocks, lines};
+use crate::aligned::Aligned;
 use crate::isa::{Isa, multiversion};
 use crate::matrix::Matrix;
 use rayon::prelude::*;
@@ -20,8 +22,9 @@ const GROUP: usize = 8;
 /// A block whose rows and columns are exchanged in one go.
 type Block = [[Entry; SIDE]; SIDE];
 
-/// Lays out every entry of the panels that begin with a row of a matrix.
-type Fill = fn(Matrix<'_>, usize, &mut [MaybeUninit<Entry>]);
+/// Lays out every entry of the panels that begin with a row of a matrix, so many along the columns, with zeros for those that
+/// it lacks.
+type Fill = fn(Matrix<'_>, usize, usize, &mut [MaybeUninit<Entry>]);
 
 /// An arithmetic with its loops for each instruction set.
 pub(super) trait Layout: Arithmetic {
@@ -42,42 +45,51 @@ impl Layout for Bf16 {
     const FILL_COLUMNS: Fill = fill_columns_bf16;
 }
 
+impl Layout for Amx {
+    const FILL_ROWS: Fill = fill_rows_bf16;
+    const FILL_COLUMNS: Fill = fill_columns_bf16;
+}
+
 multiversion! {
-    fn fill_rows_f32(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-        fill::<F32, ROWS>(matrix, first, out);
+    fn fill_rows_f32(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<F32, ROWS>(matrix, first, depth, out);
     }
 
-    fn fill_columns_f32(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-        fill::<F32, COLUMNS>(matrix, first, out);
+    fn fill_columns_f32(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<F32, COLUMNS>(matrix, first, depth, out);
     }
 
-    fn rows_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-        fill::<Bf16, ROWS>(matrix, first, out);
+    fn rows_bf16(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<Bf16, ROWS>(matrix, first, depth, out);
     }
 
-    fn columns_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-        fill::<Bf16, COLUMNS>(matrix, first, out);
+    fn columns_bf16(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+        fill::<Bf16, COLUMNS>(matrix, first, depth, out);
     }
 
-    fn lines_bf16(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-        lines::fill::<Bf16>(matrix, first, out);
+    fn blocks_bf16(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+        blocks::fill::<Bf16>(matrix, first, depth, out);
+    }
+
+    fn lines_bf16(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+        lines::fill::<Bf16>(matrix, first, depth, out);
     }
 }
 
 /// Loops that let the processor round where it can.
 macro_rules! natively {
     ($($name:ident, $plain:ident, $loop:expr;)+) => {$(
-        pub(super) fn $name(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
+        pub(super) fn $name(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
             #[cfg(target_arch = "x86_64")]
-            if Isa::current() == Isa::Avx512Bf16 {
+            if Isa::current() >= Isa::Avx512Bf16 {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-                fn native(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-                    $loop(matrix, first, out);
+                fn native(matrix: Matrix<'_>, first: usize, depth: usize, out: &mut [MaybeUninit<Entry>]) {
+                    $loop(matrix, first, depth, out);
                 }
                 // SAFETY: `Isa::current` names only sets that this processor has.
-                return unsafe { native(matrix, first, out) };
+                return unsafe { native(matrix, first, depth, out) };
             }
-            $plain(matrix, first, out);
+            $plain(matrix, first, depth, out);
         }
     )+};
 }
@@ -85,14 +97,15 @@ macro_rules! natively {
 natively! {
     fill_rows_bf16, rows_bf16, fill::<Native, ROWS>;
     fill_columns_bf16, columns_bf16, fill::<Native, COLUMNS>;
+    fill_blocks_bf16, blocks_bf16, blocks::fill::<Native>;
     fill_lines_bf16, lines_bf16, lines::fill::<Native>;
 }
 
 /// The rows of a matrix in panels of `WIDTH`; in a panel, entry after entry along the columns, and in those each row in
 /// turn. What is missing at the ends is zero.
 #[derive(Debug)]
-pub(crate) struct Panels<const WIDTH: usize> {
-    entries: Vec<Entry>,
+pub(super) struct Panels<const WIDTH: usize> {
+    entries: Aligned<Entry>,
     rows: usize,
     depth: usize,
 }
@@ -100,20 +113,19 @@ pub(crate) struct Panels<const WIDTH: usize> {
 impl<const WIDTH: usize> Panels<WIDTH> {
     /// # Safety
     /// `fill` writes every entry of the panels that it is given.
-    unsafe fn new(matrix: Matrix<'_>, step: usize, threads: Threads, fill: Fill) -> Self {
-        let depth = matrix.columns().div_ceil(step);
+    unsafe fn new<A: Layout>(matrix: Matrix<'_>, threads: Threads, fill: Fill) -> Self {
+        let depth = A::depth(matrix.columns());
         let len = matrix.rows().div_ceil(WIDTH) * depth * WIDTH;
-        let mut entries = Vec::with_capacity(len);
-        let spare = &mut entries.spare_capacity_mut()[..len];
-        match threads {
-            Threads::One => fill(matrix, 0, spare),
-            Threads::All => spare
-                .par_chunks_mut((GROUP * depth * WIDTH).max(1))
-                .enumerate()
-                .for_each(|(index, panels)| fill(matrix, index * GROUP * WIDTH, panels)),
-        }
-        // SAFETY: `fill` was given all of them, and has written them by this function's contract.
-        unsafe { entries.set_len(len) };
+        // SAFETY: `fill` is given all of them, and writes them by this function's contract.
+        let entries = unsafe {
+            Aligned::build(len, |entries| match threads {
+                Threads::One => fill(matrix, 0, depth, entries),
+                Threads::All => entries
+                    .par_chunks_mut((GROUP * depth * WIDTH).max(1))
+                    .enumerate()
+                    .for_each(|(index, panels)| fill(matrix, index * GROUP * WIDTH, depth, panels)),
+            })
+        };
         Self {
             entries,
             rows: matrix.rows(),
@@ -148,7 +160,7 @@ impl Panels<ROWS> {
     /// The rows of `matrix`, the left operand.
     pub(super) fn of_rows<A: Layout>(matrix: Matrix<'_>, threads: Threads) -> Self {
         // SAFETY: it writes every entry.
-        unsafe { Self::new(matrix, A::STEP, threads, A::FILL_ROWS) }
+        unsafe { Self::new::<A>(matrix, threads, A::FILL_ROWS) }
     }
 }
 
@@ -156,19 +168,18 @@ impl Panels<COLUMNS> {
     /// The columns of `matrix`, the right operand.
     pub(super) fn of_columns<A: Layout>(matrix: Matrix<'_>, threads: Threads) -> Self {
         // SAFETY: it writes every entry.
-        unsafe { Self::new(matrix.transposed(), A::STEP, threads, A::FILL_COLUMNS) }
-    }
-
-    /// The columns of `matrix`, the right operand of several products in f32.
-    pub(crate) fn to_keep(matrix: Matrix<'_>) -> Self {
-        Self::of_columns::<F32>(matrix, Threads::All)
+        unsafe { Self::new::<A>(matrix.transposed(), threads, A::FILL_COLUMNS) }
     }
 }
 
 /// Writes every entry of the panels that begin with row `first`.
 #[inline(always)]
-fn fill<E: Entries, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &mut [MaybeUninit<Entry>]) {
-    let depth = matrix.columns().div_ceil(E::STEP);
+fn fill<E: Entries, const WIDTH: usize>(
+    matrix: Matrix<'_>,
+    first: usize,
+    depth: usize,
+    out: &mut [MaybeUninit<Entry>],
+) {
     if depth == 0 {
         return;
     }
@@ -182,17 +193,30 @@ fn fill<E: Entries, const WIDTH: usize>(matrix: Matrix<'_>, first: usize, out: &
     let count = (matrix.rows() - first).min(panels.len() * WIDTH);
     for place in 0..depth {
         let column = place * E::STEP;
-        let low = &matrix.at(first, column)[..count];
-        let high = if E::STEP == 2 && column + 1 < matrix.columns() {
-            &matrix.at(first, column + 1)[..count]
+        let low = side(matrix, first, column, count);
+        let high = if E::STEP == 2 {
+            side(matrix, first, column + 1, count)
         } else {
             &[]
         };
         for panel in 0..count.div_ceil(WIDTH) {
             let start = panel * WIDTH;
-            let entries = entries::<E, WIDTH>(&low[start..], high.get(start..).unwrap_or_default());
+            let entries = entries::<E, WIDTH>(
+                low.get(start..).unwrap_or_default(),
+                high.get(start..).unwrap_or_default(),
+            );
             out[(panel * depth + place) * WIDTH..][..WIDTH].write_copy_of_slice(&entries);
         }
+    }
+}
+
+/// The elements of `count` rows in one column, side by side; none if there is no such column.
+#[inline(always)]
+pub(super) fn side<'a>(matrix: Matrix<'a>, first: usize, column: usize, count: usize) -> &'a [f32] {
+    if column < matrix.columns() {
+        &matrix.at(first, column)[..count]
+    } else {
+        &[]
     }
 }
 
@@ -235,13 +259,13 @@ pub(super) fn line_of<E: Entries>(x: &[f32]) -> [Entry; SIDE] {
 
 /// Rows and columns exchanged.
 #[inline(always)]
-fn turned(lines: &Block) -> Block {
+pub(super) fn turned(lines: &Block) -> Block {
     match Isa::current() {
         // SAFETY: `Isa::current` names only sets that this processor has.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => unsafe { avx512::turned(lines) },
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => unsafe { avx512::turned(lines) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => turned_plainly(lines),
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => turned_plainly(lines),
         Isa::Avx2 | Isa::Portable => turned_plainly(lines),
     }
 }
@@ -253,7 +277,7 @@ fn turned_plainly(block: &Block) -> Block {
 
 /// The entries of the first elements of both; zeros where there are none.
 #[inline(always)]
-fn entries<E: Entries, const WIDTH: usize>(low: &[f32], high: &[f32]) -> [Entry; WIDTH] {
+pub(super) fn entries<E: Entries, const WIDTH: usize>(low: &[f32], high: &[f32]) -> [Entry; WIDTH] {
     match (low.first_chunk::<WIDTH>(), high.first_chunk::<WIDTH>()) {
         (Some(low), _) if E::STEP == 1 => E::side_by_side(low, low),
         (Some(low), Some(high)) => E::side_by_side(low, high),

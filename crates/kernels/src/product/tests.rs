@@ -1,4 +1,4 @@
-//! Of products in both precisions.
+//! Of products in all precisions.
 
 use super::*;
 use crate::isa::{Isa, with_isa};
@@ -55,7 +55,7 @@ fn a_strided_product_leaves_the_gaps_alone() {
     const HALVED: Output<'_> = Output::Replace { factor: 0.5 };
     let a = [1.0, 2.0, 3.0, 4.0];
     let a = Matrix::new(&a, 2, 2);
-    for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+    for precision in ProductPrecision::ALL {
         let mut out = [9.0; 7];
         let shared = Shared::new(&mut out);
         // SAFETY: this is the only task.
@@ -118,16 +118,18 @@ fn the_product_of_what_was_rounded() {
             let n = SIZES[(i + 2 * j) % SIZES.len()];
             let (a, b) = (values(Values::Normal, m * k, 1), values(Values::Normal, k * n, 2));
             let (x, y) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
-            let got = multiply(x, y, Output::PLAIN, ProductPrecision::Bf16, Threads::All);
-            for (i, got) in got.iter().enumerate() {
-                let (row, column) = (i / n, i % n);
-                let terms = (0..k).map(|p| rounded(&a[row * k + p]) * rounded(&b[p * n + column]));
-                let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
-                let bound = 1e-7 * (k as f64).sqrt() * size;
-                assert!(
-                    (f64::from(*got) - sum).abs() <= bound,
-                    "{m} {k} {n}: {got} is not {sum}"
-                );
+            for precision in [ProductPrecision::Bf16, ProductPrecision::Bf16Amx] {
+                let got = multiply(x, y, Output::PLAIN, precision, Threads::All);
+                for (i, got) in got.iter().enumerate() {
+                    let (row, column) = (i / n, i % n);
+                    let terms = (0..k).map(|p| rounded(&a[row * k + p]) * rounded(&b[p * n + column]));
+                    let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()));
+                    let bound = 1e-7 * (k as f64).sqrt() * size;
+                    assert!(
+                        (f64::from(*got) - sum).abs() <= bound,
+                        "{m} {k} {n} in {precision:?}: {got} is not {sum}"
+                    );
+                }
             }
         }
     }
@@ -144,8 +146,11 @@ fn every_layout_thread_count_and_instruction_set_gives_the_same_bits() {
             (1, 65, 1),
             (3, 1537, 40),
             (301, 64, 63),
+            // Whole tiles of 16 and of 32 rows, and more than one visit.
+            (16, 600, 64),
+            (48, 1100, 96),
         ] {
-            for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+            for precision in ProductPrecision::ALL {
                 same_bits(kind, [m, k, n], precision);
             }
         }
@@ -183,12 +188,49 @@ fn same_bits(kind: Values, [m, k, n]: [usize; 3], precision: ProductPrecision) {
     }
 }
 
+/// Sums at the edge of what counts as zero: 2⁻¹²⁶ − 2⁻¹⁵⁰ is below the smallest normal number, and rounds to it.
+#[test]
+fn the_edge_of_zero_is_the_same_everywhere() {
+    let tiny = |exponent: i32| 2f32.powi(exponent);
+    for (first, second) in [(0, 1), (0, 2), (0, 3), (1, 3), (0, 33), (1, 2)] {
+        for (sign, low) in [
+            (1.0, tiny(-75)),
+            (-1.0, tiny(-75)),
+            (1.0, tiny(-74)),
+            (1.0, tiny(-76)),
+            (-1.0, tiny(-86)),
+            (1.0, 1.5 * tiny(-76)),
+        ] {
+            let mut a = vec![0.0; 64];
+            let mut b = vec![0.0; 64 * 40];
+            (a[first], a[second]) = (sign * tiny(-63), -sign * low);
+            for (at, value) in [(first, tiny(-63)), (second, tiny(-75))] {
+                b[at * 40..][..40].fill(value);
+            }
+            let (a, b) = (Matrix::new(&a, 1, 64), Matrix::new(&b, 64, 40));
+            for precision in ProductPrecision::ALL {
+                let run = || bits(&multiply(a, b, Output::PLAIN, precision, Threads::One));
+                let expected = with_isa(Isa::Portable, run);
+                for isa in Isa::available() {
+                    let got = with_isa(isa, run);
+                    assert!(
+                        got == expected,
+                        "{first} {second} {sign} {low} in {precision:?} on {isa:?}: {:#x} {:#x}",
+                        got[0],
+                        expected[0]
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// An element depends on its row and its column alone, so that a batch may be cut anywhere.
 #[test]
 fn a_product_of_parts_is_the_parts_of_the_product() {
     let (m, k, n) = (37, 700, 45);
     let (a, b) = (values(Values::Normal, m * k, 1), values(Values::Normal, k * n, 2));
-    for precision in [ProductPrecision::F32, ProductPrecision::Bf16] {
+    for precision in ProductPrecision::ALL {
         let rows = |first: usize, last: usize| {
             let a = Matrix::new(&a[first * k..last * k], last - first, k);
             multiply(a, Matrix::new(&b, k, n), Output::PLAIN, precision, Threads::All)
@@ -208,12 +250,14 @@ fn what_is_not_finite_reaches_the_product() {
     a[5 * 33 + 32] = f32::NAN;
     a[7 * 33] = f32::INFINITY;
     let (a, b) = (Matrix::new(&a, 20, 33), Matrix::new(&b, 33, 40));
-    let got = multiply(a, b, Output::PLAIN, ProductPrecision::Bf16, Threads::All);
-    for (row, got) in got.chunks_exact(40).enumerate() {
-        match row {
-            5 => assert!(got.iter().all(|v| v.is_nan())),
-            7 => assert!(got.iter().all(|v| v.is_infinite())),
-            _ => assert!(got.iter().all(|v| v.is_finite())),
+    for precision in ProductPrecision::ALL {
+        let got = multiply(a, b, Output::PLAIN, precision, Threads::All);
+        for (row, got) in got.chunks_exact(40).enumerate() {
+            match row {
+                5 => assert!(got.iter().all(|v| v.is_nan()), "{precision:?}"),
+                7 => assert!(got.iter().all(|v| v.is_infinite()), "{precision:?}"),
+                _ => assert!(got.iter().all(|v| v.is_finite()), "{precision:?}"),
+            }
         }
     }
 }

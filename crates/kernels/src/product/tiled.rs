@@ -2,11 +2,12 @@
 //!
 //! While the inner dimension is cut, sums wait in the output as they are.
 
-use super::{Arithmetic, COLUMNS, Entry, Lines, Output, Panels, ROWS, Threads, Tile};
+use super::{Amx, Arithmetic, Blocks, COLUMNS, Entry, Lines, Output, Panels, ROWS, Threads, Tile};
 use crate::matrix::Matrix;
 use crate::storage::Shared;
 use rayon::prelude::*;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Multiplications from which waking other threads pays.
@@ -37,11 +38,12 @@ impl Place<'_> {
 /// Entries of a left operand.
 ///
 /// Invariant: for each of `rows` rows and each of `depth` places there is an entry that is not written while this lives: row
-/// r's is `r / ROWS` panels and `r % ROWS` rows from the start.
+/// r's is `r / HEIGHT` tiles and `r % HEIGHT` rows from the start, or in a block that is. Rows are there up to a multiple of
+/// `BLOCK`.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a> {
     start: *const Entry,
-    panel_stride: usize,
+    tile_stride: usize,
     row_stride: usize,
     place_stride: usize,
     rows: usize,
@@ -55,12 +57,12 @@ unsafe impl Send for Left<'_> {}
 unsafe impl Sync for Left<'_> {}
 
 impl<'a> Left<'a> {
-    /// The elements of a matrix where they are, as entries of [`super::f32`].
+    /// The elements of a matrix where they are, as entries of [`super::f32`], for tiles of [`ROWS`].
     pub(super) fn of_matrix(matrix: Matrix<'a>) -> Self {
         let [row_stride, place_stride] = matrix.strides();
         Self {
             start: matrix.start().cast(),
-            panel_stride: ROWS * row_stride,
+            tile_stride: ROWS * row_stride,
             row_stride,
             place_stride,
             rows: matrix.rows(),
@@ -69,11 +71,11 @@ impl<'a> Left<'a> {
         }
     }
 
-    /// Entries that stay as their rows lie.
+    /// Entries that stay as their rows lie, for tiles of [`ROWS`].
     pub(super) fn of_lines(lines: &'a Lines) -> Self {
         Self {
             start: lines.start(),
-            panel_stride: ROWS * lines.stride(),
+            tile_stride: ROWS * lines.stride(),
             row_stride: lines.stride(),
             place_stride: 1,
             rows: lines.rows(),
@@ -82,11 +84,24 @@ impl<'a> Left<'a> {
         }
     }
 
-    /// Entries that have been laid out.
+    /// Blocks, for [`Amx`]. The strides are from block to block, divided by their rows and entries.
+    pub(super) fn of_blocks(blocks: &'a Blocks) -> Self {
+        Self {
+            start: blocks.start(),
+            tile_stride: Amx::HEIGHT * blocks.depth(),
+            row_stride: blocks.depth(),
+            place_stride: Amx::BLOCK,
+            rows: blocks.rows(),
+            depth: blocks.depth(),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Entries that have been laid out, for tiles of [`ROWS`].
     pub(super) fn of_panels(panels: &'a Panels<ROWS>) -> Self {
         Self {
             start: panels.start(),
-            panel_stride: panels.depth() * ROWS,
+            tile_stride: panels.depth() * ROWS,
             row_stride: 1,
             place_stride: ROWS,
             rows: panels.rows(),
@@ -136,7 +151,7 @@ impl<'a, A: Arithmetic> Product<'a, A> {
             assert_eq!(bias.len(), self.columns, "the length of a bias");
         }
         let [down, across] = A::TASK;
-        let (all_down, all_across) = (self.left.rows.div_ceil(ROWS), self.columns.div_ceil(COLUMNS));
+        let (all_down, all_across) = (self.left.rows.div_ceil(A::HEIGHT), self.columns.div_ceil(COLUMNS));
         let tasks_across = all_across.div_ceil(across);
         let tasks = 0..all_down.div_ceil(down) * tasks_across;
         let panels = |task: usize, size: usize, all: usize| task * size..(task * size + size).min(all);
@@ -144,13 +159,22 @@ impl<'a, A: Arithmetic> Product<'a, A> {
             let (rows, columns) = (task / tasks_across, task % tasks_across);
             let depth = self.left.depth;
             let visit = A::visit(depth).max(1);
+            let session = A::begin();
             // An empty inner dimension is visited too, for what the product is added to.
             for first in (0..depth.max(1)).step_by(visit) {
                 for right in panels(columns, across, all_across) {
                     for left in panels(rows, down, all_down) {
                         // SAFETY: `place` covers all rows by this function's contract, and each task has rows and columns
                         // of its own; an earlier visit wrote them if this is not the first.
-                        unsafe { self.visit(place, output, [left, right], first..(first + visit).min(depth)) };
+                        unsafe {
+                            self.visit(
+                                &session,
+                                place,
+                                output,
+                                [left, right],
+                                first..(first + visit).min(depth),
+                            )
+                        };
                     }
                 }
             }
@@ -165,9 +189,16 @@ impl<'a, A: Arithmetic> Product<'a, A> {
     ///
     /// # Safety
     /// As for [`Self::put`], for this tile; its elements are initialized if `part` does not begin at 0.
-    unsafe fn visit(&self, place: &Place<'_>, output: Output<'_>, [left, right]: [usize; 2], part: Range<usize>) {
-        let (row, column) = (left * ROWS, right * COLUMNS);
-        let height = ROWS.min(self.left.rows - row);
+    unsafe fn visit(
+        &self,
+        session: &A::Session,
+        place: &Place<'_>,
+        output: Output<'_>,
+        [left, right]: [usize; 2],
+        part: Range<usize>,
+    ) {
+        let (row, column) = (left * A::HEIGHT, right * COLUMNS);
+        let height = A::HEIGHT.min(self.left.rows - row);
         let width = COLUMNS.min(self.columns - column);
         let out = place.at(row, column);
         let kept: (*const f32, usize) = (out, place.row_stride);
@@ -186,7 +217,7 @@ impl<'a, A: Arithmetic> Product<'a, A> {
             left: self
                 .left
                 .start
-                .wrapping_add(left * self.left.panel_stride + part.start * self.left.place_stride),
+                .wrapping_add(left * self.left.tile_stride + part.start * self.left.place_stride),
             left_strides: [self.left.row_stride, self.left.place_stride],
             right: self.right.part(right, part),
             start,
@@ -196,21 +227,27 @@ impl<'a, A: Arithmetic> Product<'a, A> {
         };
         // SAFETY: a whole tile lies in the output, and so does its start, or in the bias; `left` has its rows and places.
         unsafe {
-            if width == COLUMNS {
-                A::add_products(tile);
+            if width == COLUMNS && height.is_multiple_of(A::BLOCK) {
+                A::add_products(session, tile);
             } else {
-                narrow::<A>(tile, width);
+                partial::<A>(session, tile, width);
             }
         }
     }
 }
 
-/// A tile of which only `width` columns are in the output, and in its start: through a whole one.
+/// Most rows of any tile.
+const HIGHEST: usize = 32;
+
+/// A tile of which only `height` rows and `width` columns are in the output, and in its start: through a whole one.
 ///
 /// # Safety
-/// As for [`Arithmetic::add_products`], for `width` columns.
-unsafe fn narrow<A: Arithmetic>(tile: Tile<'_>, width: usize) {
-    let mut whole = [[0.0f32; COLUMNS]; ROWS];
+/// As for [`Arithmetic::add_products`], for `width` columns and any height.
+unsafe fn partial<A: Arithmetic>(session: &A::Session, tile: Tile<'_>, width: usize) {
+    const { assert!(A::HEIGHT <= HIGHEST && A::HEIGHT.is_multiple_of(A::BLOCK)) }
+    let height = tile.height.next_multiple_of(A::BLOCK);
+    let mut whole = [MaybeUninit::<[f32; COLUMNS]>::uninit(); HIGHEST];
+    whole[..height].fill(MaybeUninit::new([0.0; COLUMNS]));
     let sums = whole.as_mut_ptr().cast::<f32>();
     if let Some((from, stride)) = tile.start {
         for row in 0..tile.height {
@@ -221,19 +258,23 @@ unsafe fn narrow<A: Arithmetic>(tile: Tile<'_>, width: usize) {
             }
         }
     }
-    // SAFETY: `whole` has all rows and columns.
+    // SAFETY: `whole` has `height` rows and all columns, and the left operand has as many rows.
     unsafe {
-        A::add_products(Tile {
-            start: tile.start.map(|_| (sums.cast_const(), COLUMNS)),
-            out: sums,
-            out_stride: COLUMNS,
-            ..tile
-        });
+        A::add_products(
+            session,
+            Tile {
+                height,
+                start: tile.start.map(|_| (sums.cast_const(), COLUMNS)),
+                out: sums,
+                out_stride: COLUMNS,
+                ..tile
+            },
+        );
     }
-    for (row, sums) in whole[..tile.height].iter().enumerate() {
+    for row in 0..tile.height {
         // SAFETY: `width` elements of a row of the output.
         unsafe {
-            sums.as_ptr()
+            sums.add(row * COLUMNS)
                 .copy_to_nonoverlapping(tile.out.add(row * tile.out_stride), width);
         }
     }

@@ -25,7 +25,7 @@ use std::time::Instant;
 pub enum Precision {
     /// f32 throughout.
     F32,
-    /// Matrix products in bf16.
+    /// Matrix products in bf16, in the form that is fastest here.
     Bf16,
     /// Weights and activations in 8 bits.
     Int8,
@@ -52,7 +52,7 @@ impl Precision {
         match self {
             Self::F32 | Self::Int8 => TRAINING,
             Self::Bf16 => Training {
-                precision: ProductPrecision::Bf16,
+                precision: ProductPrecision::fastest_bf16(),
                 ..TRAINING
             },
             Self::Checkpointed => Training {
@@ -97,7 +97,7 @@ impl Side {
         if case.work == Work::Distil {
             let loaded = load("teacher", Use::Infer)?;
             let rows = Rows::train(&data, &Device::Cpu);
-            write_teacher_logits(&loaded, &rows, case.classes, folder, &|_| ())?;
+            write_teacher_logits(&loaded, &rows, case.classes, ProductPrecision::F32, folder, &|_| ())?;
             let files = files_of_folder(folder)?;
             targets = Some(Targets::read(
                 &files,

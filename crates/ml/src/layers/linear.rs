@@ -74,7 +74,7 @@ impl Linear {
                 let (x, weight) = simulation.operands(x, pass)?;
                 Ok(linear(&x, &weight, Some(bias), pass.precision())?)
             }
-            Operand::Packed(layer) => Ok(layer.forward(x)?),
+            Operand::Packed(layer) => Ok(layer.forward(x, pass.precision())?),
             Operand::Integer(layer) => Ok(layer.forward(x)?),
         }
     }

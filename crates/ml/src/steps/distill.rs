@@ -8,8 +8,10 @@ use crate::distillation::{Distillation, layers_of_teacher, write_teacher_logits}
 use crate::error::{Error, Result};
 use crate::masks::Masks;
 use crate::models::ModelSpec;
+use crate::numerics;
 use crate::parameters::{Parameters, Use};
 use crate::training::Training;
+use orchestrate_kernels::ProductPrecision;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,17 +39,37 @@ pub struct DistillSettings {
     pub training: Training,
 }
 
+/// Settings of [`teacher_logits`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogitsSettings {
+    /// That of matrix products.
+    #[serde(
+        default,
+        skip_serializing_if = "numerics::is_default",
+        with = "numerics::PrecisionName"
+    )]
+    pub precision: ProductPrecision,
+}
+
 /// Runs a teacher over the training rows and keeps its logits.
 ///
 /// # Errors
 /// If the teacher does not fit the data.
-pub fn teacher_logits(teacher: &Files, data: &Files, context: &Context, out: &Path) -> Result<Figures> {
+pub fn teacher_logits(
+    teacher: &Files,
+    data: &Files,
+    settings: LogitsSettings,
+    context: &Context,
+    out: &Path,
+) -> Result<Figures> {
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(teacher)?;
     require_same_data(&artifact, &data)?;
     let teacher = artifact.load(context.device, Use::Infer)?;
     let rows = Rows::train(&data, context.device);
-    write_teacher_logits(&teacher, &rows, artifact.config.classes(), out, context.watch)?;
+    let classes = artifact.config.classes();
+    numerics::warn_of_emulation(settings.precision);
+    write_teacher_logits(&teacher, &rows, classes, settings.precision, out, context.watch)?;
     Ok(Figures::of_metrics([("rows", rows.len() as f64)]))
 }
 

@@ -14,7 +14,7 @@ mod quantize;
 mod train;
 
 pub use data::{prepare_data, training_rows};
-pub use distill::{DistillSettings, Initialization, distill, teacher_logits};
+pub use distill::{DistillSettings, Initialization, LogitsSettings, distill, teacher_logits};
 pub use evaluate::{EvaluateSettings, evaluate};
 pub use export::{ExportSettings, Precision, export};
 pub use finetune::{FinetuneSettings, finetune};

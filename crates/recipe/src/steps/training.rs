@@ -3,6 +3,7 @@
 use crate::diagnostic::Problem;
 use crate::section::{Named, Section};
 use crate::shape::Interval;
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::schedule::Schedule;
@@ -15,8 +16,27 @@ const MOST_BATCH: usize = 65_536;
 
 const F32: &str = "f32";
 
-/// The precision that only the CPU has.
-pub(crate) const BF16: &str = "bf16";
+/// Of the two forms of bf16 the one that is fastest on this processor.
+const BF16: &str = "bf16";
+
+/// The two forms, each of which gives the same bits on every processor.
+const FORMS_OF_BF16: [(&str, ProductPrecision); 2] = [
+    ("bf16-avx512", ProductPrecision::Bf16),
+    ("bf16-amx", ProductPrecision::Bf16Amx),
+];
+
+/// `name` if it is that of bf16 or of one of its forms, which only the CPU has.
+pub(crate) fn name_of_bf16(name: &str) -> Option<&'static str> {
+    let names = FORMS_OF_BF16.map(|(name, _)| name);
+    names.into_iter().chain([BF16]).find(|known| *known == name)
+}
+
+/// How a recipe names the form of bf16 that has the numerics class `class`.
+pub(crate) fn form_of_bf16(class: &str) -> Option<&'static str> {
+    let has_it = |precision| DeviceChoice::Cpu.numerics(precision) == class;
+    let (name, _) = FORMS_OF_BF16.into_iter().find(|(_, precision)| has_it(*precision))?;
+    Some(name)
+}
 
 /// What differs between the kinds.
 #[derive(Debug, Clone, Copy)]
@@ -78,9 +98,15 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
     let gradient_checkpointing = section.flag("gradient_checkpointing");
+    let [avx512, amx] = FORMS_OF_BF16;
     let precision = section.choice(
         "precision",
-        &[(F32, ProductPrecision::F32), (BF16, ProductPrecision::Bf16)],
+        &[
+            (F32, ProductPrecision::F32),
+            (BF16, ProductPrecision::fastest_bf16()),
+            avx512,
+            amx,
+        ],
     );
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),

@@ -174,18 +174,22 @@ fn digests(text: &str) -> Vec<(String, String)> {
 }
 
 /// In bf16 a processor's vectors leave no trace, as long as nothing in f32 came before.
-#[test]
-fn training_in_bf16_gives_the_bytes_that_it_always_gave() {
+fn digests_in_bf16(form: &str) -> String {
     let steps = ["teacher", "reader"];
     let text = steps.iter().fold(RECIPE.to_owned(), |text, step| {
         let head = format!("[step.{step}]\n");
-        text.replace(&head, &format!("{head}precision = \"bf16\"\n"))
+        text.replace(&head, &format!("{head}precision = \"{form}\"\n"))
     });
-    let rounded = "[step.rounded]\nkind = \"quantize\"\ninput = \"teacher\"\nprecision = \"bf16\"\n";
-    let digests = digests(&(text + rounded));
-    let lines = digests.iter().filter(|(numerics, _)| numerics == "cpu-bf16-x86_64");
-    let lines: String = lines.map(|(_, line)| line.as_str()).collect();
-    insta::assert_snapshot!("golden_bf16", lines);
+    let rounded = format!("[step.rounded]\nkind = \"quantize\"\ninput = \"teacher\"\nprecision = \"{form}\"\n");
+    let digests = digests(&(text + &rounded));
+    let in_bf16 = digests.iter().filter(|(numerics, _)| numerics.starts_with("cpu-bf16"));
+    in_bf16.map(|(_, line)| line.as_str()).collect()
+}
+
+#[test]
+fn training_in_both_forms_of_bf16_gives_the_bytes_that_it_always_gave() {
+    insta::assert_snapshot!("golden_bf16", digests_in_bf16("bf16-avx512"));
+    insta::assert_snapshot!("golden_bf16_amx", digests_in_bf16("bf16-amx"));
 }
 
 /// The lines of those that round nothing, and of the others.

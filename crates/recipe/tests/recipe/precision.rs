@@ -1,6 +1,7 @@
 //! `precision` of a training: where it shows in keys, and where it is refused.
 
 use crate::workspace::{FULL, Workspace, full_with};
+use orchestrate_ml::training::ProductPrecision;
 use orchestrate_recipe::{Lowered, Recipe};
 
 /// Numerics class and parameters of the action that makes the step's model.
@@ -21,13 +22,19 @@ fn f32_leaves_no_trace_in_a_key_and_bf16_has_a_class_of_its_own() {
         Workspace::new(FULL).recipe(&arguments)
     };
     let (f32, bf16) = (with("f32"), with("bf16"));
+    let forms = [("bf16", with("bf16-avx512")), ("bf16-amx", with("bf16-amx"))];
     for step in ["teacher", "student", "prune", "quantize"] {
         let (class, parameters) = action(&plain, step);
         assert!(class.starts_with("cpu-f32") && !parameters.contains("precision"));
         assert_eq!(action(&f32, step), (class, parameters));
         let (class, parameters) = action(&bf16, step);
-        assert_eq!(class, format!("cpu-bf16-{}", std::env::consts::ARCH));
-        assert!(parameters.contains(r#""precision":"bf16""#), "{parameters}");
+        let is_amx = ProductPrecision::fastest_bf16() == ProductPrecision::Bf16Amx;
+        assert_eq!((class, parameters), action(&forms[usize::from(is_amx)].1, step));
+        for (form, recipe) in &forms {
+            let (class, parameters) = action(recipe, step);
+            assert_eq!(class, format!("cpu-{form}-{}", std::env::consts::ARCH));
+            assert!(parameters.contains(&format!(r#""precision":"{form}""#)), "{parameters}");
+        }
     }
 }
 
@@ -56,4 +63,29 @@ fn an_unknown_precision_is_told() {
     let errors = Workspace::new(&text).load(&[]).expect_err("there is no such precision");
     let help = format!("{:?}", miette::Report::new(errors));
     assert!(help.contains("did you mean `bf16`"), "{help}");
+}
+
+/// A teacher speaks as it was taught, to students of any precision.
+#[test]
+fn logits_are_in_the_precision_of_the_teacher() {
+    let logits = |arguments: &[&str]| {
+        let lowered = Lowered::new(&Workspace::new(FULL).recipe(arguments)).unwrap();
+        let found = lowered
+            .graph
+            .iter()
+            .find(|(_, action)| action.name.contains(".logits."));
+        let (_, action) = found.expect("a student has a teacher");
+        (
+            action.name.clone(),
+            action.numerics.clone(),
+            action.parameters.to_string(),
+        )
+    };
+    let plain = logits(&[]);
+    assert!(plain.1.starts_with("cpu-f32") && plain.2 == "{}", "{plain:?}");
+    let student = ["--set", "step.student.precision=bf16-amx"];
+    assert_eq!(logits(&student), plain);
+    let taught = logits(&["--set", "step.teacher.precision=bf16-amx"]);
+    let class = format!("cpu-bf16-amx-{}", std::env::consts::ARCH);
+    assert_eq!(taught, (plain.0, class, r#"{"precision":"bf16-amx"}"#.to_owned()));
 }

@@ -14,6 +14,7 @@ mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use native::Native;
+pub(super) use portable::{add_product, flush, widen};
 
 use super::{Arithmetic, Entries, Entry, Tile};
 use crate::isa::Isa;
@@ -34,17 +35,21 @@ impl Arithmetic for Bf16 {
     /// With [`Self::visit`], a task's rows stay in the second-level cache.
     const TASK: [usize; 2] = [12, 16];
 
+    type Session = ();
+
+    fn begin() {}
+
     /// So many pairs that sums are rarely fetched and put back, while a task's rows stay in the second-level cache; cuts
     /// leave no trace in the sums.
     fn visit(_: usize) -> usize {
         512
     }
 
-    unsafe fn add_products(tile: Tile<'_>) {
+    unsafe fn add_products((): &(), tile: Tile<'_>) {
         match Isa::current() {
             // SAFETY: `Isa::current` names only sets that this processor has; the rest by this function's contract.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => unsafe {
+            Isa::Amx | Isa::Avx512Bf16 => unsafe {
                 match tile.height {
                     1 => avx512::tile::<1>(tile),
                     2 => avx512::tile::<2>(tile),
@@ -58,7 +63,7 @@ impl Arithmetic for Bf16 {
             },
             // SAFETY: by this function's contract.
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512Bf16 => unsafe { portable::tile(tile) },
+            Isa::Amx | Isa::Avx512Bf16 => unsafe { portable::tile(tile) },
             // SAFETY: by this function's contract.
             Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 | Isa::Portable => unsafe { portable::tile(tile) },
         }

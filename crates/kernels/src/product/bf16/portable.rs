@@ -1,6 +1,7 @@
 //! The bf16 tile in plain Rust: what the instruction does, in separate steps.
 
 use super::super::{COLUMNS, ROWS, Tile};
+#[cfg(target_arch = "x86_64")]
 use crate::isa::Isa;
 
 /// As [`super::super::Arithmetic::add_products`].
@@ -49,8 +50,8 @@ unsafe fn plain(tile: Tile<'_>) {
             let [first, second] = widen(unsafe { tile.left(row, place) });
             for (sum, right) in sums.iter_mut().zip(right) {
                 let right = widen(*right);
-                let after = flush(second.mul_add(right[1], flush(*sum)));
-                *sum = flush(first.mul_add(right[0], after));
+                let after = add_product(second, right[1], flush(*sum));
+                *sum = add_product(first, right[0], after);
             }
         }
     }
@@ -65,17 +66,34 @@ unsafe fn plain(tile: Tile<'_>) {
     }
 }
 
+/// Both elements of a pair.
 #[inline(always)]
-fn widen(pair: u32) -> [f32; 2] {
+pub(in super::super) fn widen(pair: u32) -> [f32; 2] {
     [pair << 16, pair & 0xffff_0000].map(f32::from_bits)
+}
+
+/// sum + a · b, rounded once, or zero if that is below the smallest normal number. The processor looks at that after it has
+/// rounded to 24 bits of any exponent; what is rounded as an f32 has lost bits by then, and may have become the smallest normal
+/// number. It is seen at another scale, at which nothing overflows that comes so close.
+#[inline(always)]
+pub(in super::super) fn add_product(a: f32, b: f32, sum: f32) -> f32 {
+    const SCALE: f32 = 18_446_744_073_709_551_616.0;
+    let result = a.mul_add(b, sum);
+    let scaled = (a * SCALE).mul_add(b, sum * SCALE);
+    let is_rounded_up = result.abs() == f32::MIN_POSITIVE && scaled.abs() < f32::MIN_POSITIVE * SCALE;
+    if is_rounded_up {
+        return zero_like(result);
+    }
+    flush(result)
 }
 
 /// Zero of the same sign for what is below the smallest normal number.
 #[inline(always)]
-fn flush(x: f32) -> f32 {
-    if x.abs() < f32::MIN_POSITIVE {
-        f32::from_bits(x.to_bits() & 0x8000_0000)
-    } else {
-        x
-    }
+pub(in super::super) fn flush(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { zero_like(x) } else { x }
+}
+
+#[inline(always)]
+fn zero_like(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() & 0x8000_0000)
 }

@@ -31,15 +31,19 @@ impl Arithmetic for F32 {
     /// With [`Self::visit`], a task's rows stay in the second-level cache.
     const TASK: [usize; 2] = [16, 4];
 
+    type Session = ();
+
+    fn begin() {}
+
     fn visit(depth: usize) -> usize {
         depth.div_ceil(depth.div_ceil(LONGEST_BLOCK).max(1))
     }
 
-    unsafe fn add_products(tile: Tile<'_>) {
+    unsafe fn add_products((): &(), tile: Tile<'_>) {
         match Isa::current() {
             // SAFETY: `Isa::current` names only sets that this processor has; the rest by this function's contract.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => unsafe {
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 => unsafe {
                 match tile.height {
                     1 => avx512::tile::<1>(tile),
                     2 => avx512::tile::<2>(tile),
@@ -56,7 +60,7 @@ impl Arithmetic for F32 {
             Isa::Avx2 => unsafe { avx2::tile(tile) },
             // SAFETY: by this function's contract.
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => unsafe { portable::tile(tile) },
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512 | Isa::Avx2 => unsafe { portable::tile(tile) },
             // SAFETY: by this function's contract.
             Isa::Portable => unsafe { portable::tile(tile) },
         }
