@@ -75,7 +75,7 @@ mod tiles {
     };
 
     /// This thread's tiles, set up in their full size until this is dropped. Setting them up takes as long as a quarter of a
-    /// visit of a product's tile: a task does it once. While it lasts no other function that uses tiles may run.
+    /// visit of a product's tile: a task does it once.
     pub(crate) struct Tiles {
         of_this_thread: PhantomData<*const ()>,
     }
