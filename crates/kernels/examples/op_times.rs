@@ -166,6 +166,7 @@ fn updates(report: &Report) -> Result<()> {
     let (m, v) = (p.zeros_like()?, p.zeros_like()?);
     let cfg = AdamWStep {
         lr: 1e-3,
+        gradient_factor: 1.0,
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,

@@ -11,6 +11,8 @@ use rayon::prelude::*;
 pub struct AdamWStep {
     /// Learning rate, the schedule's factor included.
     pub lr: f64,
+    /// The gradient is multiplied by this first: below 1 where its norm is clipped.
+    pub gradient_factor: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -26,6 +28,7 @@ pub struct AdamWStep {
 /// The numbers that all elements share.
 #[derive(Clone, Copy)]
 struct Factors {
+    gradient: f32,
     decay: f32,
     beta1: f32,
     beta1_rest: f32,
@@ -52,6 +55,7 @@ fn power(base: f64, mut exponent: u64) -> f64 {
 impl AdamWStep {
     fn factors(&self) -> Factors {
         Factors {
+            gradient: self.gradient_factor as f32,
             decay: (1.0 - self.lr * self.weight_decay) as f32,
             beta1: self.beta1 as f32,
             beta1_rest: (1.0 - self.beta1) as f32,
@@ -218,6 +222,7 @@ fn update_all(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], mask: Opti
 multiversion! {
     fn update(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
         for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let g = f.gradient * g;
             *m = f.beta1 * *m + f.beta1_rest * g;
             *v = f.beta2 * *v + f.beta2_rest * (g * g);
             *p = f.decay * *p - f.rate * (*m / (v.sqrt() * f.root + f.eps));
@@ -226,7 +231,8 @@ multiversion! {
 }
 
 fn reference(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, mask: Option<&Tensor>, cfg: &AdamWStep) -> Result<()> {
-    let (p_now, g, m_now, v_now) = (p.detach(), g.detach(), m.detach(), v.detach());
+    let (p_now, m_now, v_now) = (p.detach(), m.detach(), v.detach());
+    let g = (g.detach() * cfg.gradient_factor)?;
     let first = ((m_now * cfg.beta1)? + (&g * (1.0 - cfg.beta1))?)?;
     let second = ((v_now * cfg.beta2)? + (g.sqr()? * (1.0 - cfg.beta2))?)?;
     let root = ((&second / (1.0 - power(cfg.beta2, cfg.step)))?.sqrt()? + cfg.eps)?;
@@ -248,6 +254,7 @@ mod tests {
 
     const STEP: AdamWStep = AdamWStep {
         lr: 0.01,
+        gradient_factor: 0.7,
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
@@ -326,6 +333,23 @@ mod tests {
         for (p, g) in p.to_vec1::<f32>()?.into_iter().zip(g.to_vec1::<f32>()?) {
             assert!((p + 0.01 * g.signum()).abs() < 1e-5, "{p} {g}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_clipped_gradient_has_the_bits_of_one_that_was_multiplied() -> Result<()> {
+        let g = sample(&[TASK + 3], 2);
+        let multiplied = (&g * STEP.gradient_factor)?;
+        let unclipped = AdamWStep {
+            gradient_factor: 1.0,
+            ..STEP
+        };
+        let run = |g: &Tensor, cfg: &AdamWStep| -> Result<[Vec<f32>; 3]> {
+            let (p, m, v) = (sample(&[TASK + 3], 1), g.zeros_like()?, g.zeros_like()?);
+            adamw_step(&p, g, &m, &v, None, cfg)?;
+            Ok([p.to_vec1()?, m.to_vec1()?, v.to_vec1()?])
+        };
+        assert_eq!(run(&g, &STEP)?, run(&multiplied, &unclipped)?);
         Ok(())
     }
 

@@ -153,6 +153,7 @@ fn optimizer_steps() -> Result<()> {
     let [p, g, m, v, mask] = [1, 2, 3, 4, 5].map(|seed| sample(&[0, 3], seed));
     let adamw = AdamWStep {
         lr: 0.01,
+        gradient_factor: 0.7,
         beta1: 0.9,
         beta2: 0.999,
         eps: 1e-8,
@@ -161,6 +162,7 @@ fn optimizer_steps() -> Result<()> {
     };
     let sgd = SgdStep {
         lr: 0.1,
+        gradient_factor: 0.7,
         momentum: 0.9,
         weight_decay: 0.01,
         nesterov: true,

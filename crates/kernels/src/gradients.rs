@@ -4,7 +4,7 @@
 //! over all of them at every step. Our ops hand the gradient of a variable over as it is instead. What other ops give goes
 //! through candle as ever, and both are added up.
 
-use crate::reduction::{scale_in_place, squared_norm, squared_norm_of_rows};
+use crate::reduction::{squared_norm, squared_norm_of_rows};
 use crate::row_gradient::RowGradient;
 use candle_core::{Result, Tensor, TensorId, bail};
 use std::cell::RefCell;
@@ -45,23 +45,6 @@ impl Gradient {
         match self {
             Self::Dense(gradient) => squared_norm(gradient),
             Self::Rows(rows) => Ok(squared_norm_of_rows(rows)),
-        }
-    }
-
-    /// Multiplies every element by `factor`.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    pub fn scale(&mut self, factor: f32) -> Result<()> {
-        match self {
-            Self::Dense(gradient) => {
-                *gradient = gradient.contiguous()?;
-                scale_in_place(gradient, factor)
-            }
-            Self::Rows(rows) => {
-                rows.scale(factor);
-                Ok(())
-            }
         }
     }
 

@@ -98,7 +98,7 @@ pub use packed_linear::PackedLinear;
 pub use peak::multiply_adds;
 pub use precision::ProductPrecision;
 pub use random::{RandomKey, RandomStream, fill_uniform_at};
-pub use reduction::{all_finite, min_max, scale_in_place, squared_norm};
+pub use reduction::{all_finite, min_max, squared_norm};
 pub use row_gradient::RowGradient;
 pub use scale_channels::scale_channels;
 pub use self_attention::{Projections, Queries, self_attention};

@@ -1,9 +1,9 @@
-//! Whole-tensor reductions in a fixed order, and scaling in place.
+//! Whole-tensor reductions in a fixed order.
 
 use crate::isa::multiversion;
 use crate::lanes;
 use crate::row_gradient::RowGradient;
-use crate::storage::{TASK, change_in_place, is_fused, overwrite, slice};
+use crate::storage::{TASK, is_fused, slice};
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -47,20 +47,6 @@ pub(crate) fn squared_norm_of_rows(table: &RowGradient) -> f64 {
         }
     }
     sum + lanes.iter().sum::<f64>()
-}
-
-/// Multiplies every element by `factor`, in place.
-///
-/// # Errors
-/// If `x` is not contiguous.
-pub fn scale_in_place(x: &Tensor, factor: f32) -> Result<()> {
-    if !is_fused(x) {
-        return overwrite(x, &(x.detach() * f64::from(factor))?);
-    }
-    change_in_place(x, |values| {
-        values.par_chunks_mut(PART).for_each(|part| scale(part, factor));
-        Ok(())
-    })
 }
 
 /// Whether there is neither NaN nor infinity. True of an empty tensor.
@@ -141,12 +127,6 @@ multiversion! {
         }
         for (lane, &v) in lanes.iter_mut().zip(tail) {
             *lane += square(v);
-        }
-    }
-
-    fn scale(x: &mut [f32], factor: f32) {
-        for v in x {
-            *v *= factor;
         }
     }
 
@@ -256,18 +236,6 @@ mod tests {
         let expected = column.fold((f32::MAX, f32::MIN), |(low, high), v| (low.min(v), high.max(v)));
         assert_eq!(min_max(&x.narrow(1, 5, 1)?)?, expected);
         assert!(min_max(&sample(&[0], 1)).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn scaling_is_in_place() -> Result<()> {
-        let x = Tensor::new(&[1f32, -2.0, 4.0], &Device::Cpu)?;
-        let other = x.clone();
-        scale_in_place(&x, 0.5)?;
-        assert_eq!(other.to_vec1::<f32>()?, [0.5, -1.0, 2.0]);
-        let x = x.to_dtype(DType::F64)?;
-        scale_in_place(&x, 2.0)?;
-        assert_eq!(x.to_vec1::<f64>()?, [1.0, -2.0, 4.0]);
         Ok(())
     }
 }

@@ -55,11 +55,6 @@ impl RowGradient {
         &self.values[index * self.width..][..self.width]
     }
 
-    /// Multiplies all by `factor`.
-    pub(crate) fn scale(&mut self, factor: f32) {
-        self.values.iter_mut().for_each(|value| *value *= factor);
-    }
-
     /// The gradient of the sum of two scalars, of which these are gradients.
     pub(crate) fn plus(&self, other: &Self) -> Self {
         let numbers = [self.numbers.as_slice(), &other.numbers].concat();

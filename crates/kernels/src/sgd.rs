@@ -10,6 +10,8 @@ use rayon::prelude::*;
 pub struct SgdStep {
     /// Learning rate, the schedule's factor included.
     pub lr: f64,
+    /// The gradient is multiplied by this first: below 1 where its norm is clipped.
+    pub gradient_factor: f64,
     /// Share of the velocity that stays; 0 for plain descent.
     pub momentum: f64,
     /// L2 penalty: this share of the parameter is added to the gradient.
@@ -20,6 +22,7 @@ pub struct SgdStep {
 
 #[derive(Clone, Copy)]
 struct Factors {
+    gradient: f32,
     lr: f32,
     momentum: f32,
     weight_decay: f32,
@@ -53,6 +56,7 @@ pub fn sgd_step(param: &Tensor, grad: &Tensor, velocity: &Tensor, mask: Option<&
         .map(|(storage, layout)| slice(storage, layout))
         .transpose()?;
     let factors = Factors {
+        gradient: cfg.gradient_factor as f32,
         lr: cfg.lr as f32,
         momentum: cfg.momentum as f32,
         weight_decay: cfg.weight_decay as f32,
@@ -79,7 +83,7 @@ multiversion! {
     fn update(p: &mut [f32], g: &[f32], v: &mut [f32], f: Factors) {
         let (along_gradient, along_velocity) = if f.nesterov { (1.0, f.momentum) } else { (0.0, 1.0) };
         for ((p, &g), v) in p.iter_mut().zip(g).zip(v) {
-            let g = g + f.weight_decay * *p;
+            let g = f.gradient * g + f.weight_decay * *p;
             *v = f.momentum * *v + g;
             *p -= f.lr * (along_gradient * g + along_velocity * *v);
         }
@@ -88,7 +92,7 @@ multiversion! {
 
 fn reference(p: &Tensor, g: &Tensor, velocity: &Tensor, mask: Option<&Tensor>, cfg: &SgdStep) -> Result<()> {
     let (p_now, velocity_now) = (p.detach(), velocity.detach());
-    let g = (g.detach() + (&p_now * cfg.weight_decay)?)?;
+    let g = ((g.detach() * cfg.gradient_factor)? + (&p_now * cfg.weight_decay)?)?;
     let next = ((velocity_now * cfg.momentum)? + &g)?;
     let direction = if cfg.nesterov {
         (g + (&next * cfg.momentum)?)?
@@ -114,6 +118,7 @@ mod tests {
         for (n, nesterov) in SIZES.into_iter().chain([4099]).zip([false, true].into_iter().cycle()) {
             let cfg = SgdStep {
                 lr: 0.1,
+                gradient_factor: 0.7,
                 momentum: 0.9,
                 weight_decay: 0.01,
                 nesterov,
@@ -148,9 +153,10 @@ mod tests {
     #[test]
     fn closed_form_of_two_steps() -> Result<()> {
         let p = Var::new(&[1f32], &Device::Cpu)?;
-        let (g, velocity) = (Tensor::new(&[2f32], &Device::Cpu)?, p.zeros_like()?);
+        let (g, velocity) = (Tensor::new(&[4f32], &Device::Cpu)?, p.zeros_like()?);
         let cfg = SgdStep {
             lr: 0.5,
+            gradient_factor: 0.5,
             momentum: 0.5,
             weight_decay: 0.0,
             nesterov: false,

@@ -133,16 +133,9 @@ impl Optimizer {
             return Ok(norm);
         }
         let clip = self.settings.gradient_clip;
-        let factor = if clip > 0.0 && norm > clip {
-            (clip / norm) as f32
-        } else {
-            1.0
-        };
-        for (slot, mut gradient) in reached {
-            if factor < 1.0 {
-                gradient.scale(factor)?;
-            }
-            slot.update(&gradient, learning_rate, self.steps + 1, &self.settings)?;
+        let factor = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        for (slot, gradient) in reached {
+            slot.update(&gradient, factor, learning_rate, self.steps + 1, &self.settings)?;
         }
         self.steps += 1;
         Ok(norm)
@@ -158,6 +151,7 @@ impl Slot {
     fn update(
         &mut self,
         gradient: &Gradient,
+        gradient_factor: f64,
         learning_rate: f64,
         step: u64,
         settings: &OptimizerSettings,
@@ -172,6 +166,7 @@ impl Slot {
             Some(second) => {
                 let rule = AdamWStep {
                     lr: learning_rate,
+                    gradient_factor,
                     beta1: 0.9,
                     beta2: 0.999,
                     eps: 1e-8,
@@ -194,6 +189,7 @@ impl Slot {
             None => {
                 let rule = SgdStep {
                     lr: learning_rate,
+                    gradient_factor,
                     momentum: settings.momentum,
                     weight_decay,
                     nesterov: false,
