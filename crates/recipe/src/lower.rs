@@ -287,7 +287,8 @@ impl<'a> Lowering<'a> {
             return Ok(*id);
         }
         let several = self.logits.keys().any(|(step, _)| *step == teacher);
-        let precision = self.precision_of(teacher);
+        let step = self.recipe.steps.iter().find(|step| step.name == teacher);
+        let precision = step.map_or(ProductPrecision::F32, |step| step.kind.precision());
         let id = self.add(Draft {
             name: if several {
                 format!("{teacher}.logits.{}", rows.index())
@@ -496,23 +497,6 @@ impl<'a> Lowering<'a> {
             memory: self.estimates.evaluation(step, data),
             demand: self.demands.of_evaluation(step),
         })
-    }
-
-    /// What the model of `step` was last trained in, by that step.
-    fn precision_of(&self, step: &str) -> ProductPrecision {
-        let found = self.recipe.steps.iter().find(|s| s.name == step);
-        let training = match found.map(|step| &step.kind) {
-            Some(StepKind::Train(train)) => &train.settings.training,
-            Some(StepKind::Distill(distill)) => &distill.settings.training,
-            Some(StepKind::Prune(prune)) => &prune.finetune.training,
-            Some(StepKind::Quantize(quantize)) => &quantize.settings.finetune.training,
-            Some(StepKind::Export(_) | StepKind::Evaluate(_)) | None => return ProductPrecision::F32,
-        };
-        if training.epochs > 0 {
-            training.precision
-        } else {
-            ProductPrecision::F32
-        }
     }
 
     fn lowered(&self, step: &str) -> &LoweredStep {

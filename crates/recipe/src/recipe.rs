@@ -6,6 +6,7 @@
 use crate::steps::{Distill, Evaluate, Export, Prune, Quantize, Train};
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::device::DeviceChoice;
+use orchestrate_ml::training::{ProductPrecision, Training};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -74,6 +75,24 @@ impl StepKind {
             Self::Export(_) => "export",
             Self::Evaluate(_) => "evaluate",
         }
+    }
+
+    /// The last training that the step gives its model.
+    fn training(&self) -> Option<&Training> {
+        let training = match self {
+            Self::Train(train) => &train.settings.training,
+            Self::Distill(distill) => &distill.settings.training,
+            Self::Prune(prune) => &prune.finetune.training,
+            Self::Quantize(quantize) => &quantize.settings.finetune.training,
+            Self::Export(_) | Self::Evaluate(_) => return None,
+        };
+        (training.epochs > 0).then_some(training)
+    }
+
+    /// What the step teaches its model in; f32 if it does not.
+    pub(crate) fn precision(&self) -> ProductPrecision {
+        self.training()
+            .map_or(ProductPrecision::F32, |training| training.precision)
     }
 }
 

@@ -1,11 +1,10 @@
 //! A left operand in bf16 as AMX loads it: blocks of 16 rows and 16 entries, each in one piece.
 
 use super::amx::Amx;
+use super::laid_out::{Form, LaidOut};
 use super::panels::{entries, fill_blocks_bf16, line_of, side, turned};
 use super::{Arithmetic, Entries, Entry, SIDE, Threads};
-use crate::aligned::Aligned;
 use crate::matrix::Matrix;
-use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
 /// Rows of blocks in a task: of a matrix by columns, so many rows lie side by side and are read in one piece.
@@ -17,47 +16,21 @@ const BLOCK: usize = SIDE * SIDE;
 /// The rows of a matrix, 16 by 16; in those, 16 entries along the columns after the other, row by row. What is missing at the
 /// ends is zero.
 #[derive(Debug)]
-pub(super) struct Blocks {
-    entries: Aligned<Entry>,
-    rows: usize,
-    depth: usize,
-}
+pub(super) struct Blocks(pub(super) LaidOut);
 
 impl Blocks {
     /// The rows of `matrix`.
     pub(super) fn of_rows(matrix: Matrix<'_>, threads: Threads) -> Self {
         let depth = Amx::depth(matrix.columns());
-        let len = matrix.rows().div_ceil(SIDE) * depth * SIDE;
-        // SAFETY: `fill_blocks_bf16` is given all of them, and writes them.
-        let entries = unsafe {
-            Aligned::build(len, |entries| match threads {
-                Threads::One => fill_blocks_bf16(matrix, 0, depth, entries),
-                Threads::All => entries
-                    .par_chunks_mut((GROUP * depth * SIDE).max(1))
-                    .enumerate()
-                    .for_each(|(index, blocks)| fill_blocks_bf16(matrix, index * GROUP * SIDE, depth, blocks)),
-            })
-        };
-        Self {
-            entries,
-            rows: matrix.rows(),
+        let form = Form {
             depth,
-        }
-    }
-
-    /// Rows, without those that fill up the last block.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The first entry.
-    pub(super) fn start(&self) -> *const Entry {
-        self.entries.as_ptr()
-    }
-
-    /// Entries along the inner dimension.
-    pub(super) fn depth(&self) -> usize {
-        self.depth
+            stride: depth,
+            unit: SIDE,
+            task: GROUP * SIDE,
+            fill: fill_blocks_bf16,
+        };
+        // SAFETY: it writes every entry.
+        Self(unsafe { LaidOut::new(matrix, &form, threads) })
     }
 }
 

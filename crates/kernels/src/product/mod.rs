@@ -12,6 +12,7 @@ mod avx512;
 mod bf16;
 mod blocks;
 mod f32;
+mod laid_out;
 mod lines;
 mod panels;
 mod tiled;

@@ -5,11 +5,10 @@ use super::bf16::Bf16;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::Native;
 use super::f32::F32;
+use super::laid_out::{Fill, Form, LaidOut};
 use super::{Arithmetic, COLUMNS, Entries, Entry, ROWS, SIDE, Threads, blocks, lines};
-use crate::aligned::Aligned;
 use crate::isa::{Isa, multiversion};
 use crate::matrix::Matrix;
-use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -21,10 +20,6 @@ const GROUP: usize = 8;
 
 /// A block whose rows and columns are exchanged in one go.
 type Block = [[Entry; SIDE]; SIDE];
-
-/// Lays out every entry of the panels that begin with a row of a matrix, so many along the columns, with zeros for those that
-/// it lacks.
-type Fill = fn(Matrix<'_>, usize, usize, &mut [MaybeUninit<Entry>]);
 
 /// An arithmetic with its loops for each instruction set.
 pub(super) trait Layout: Arithmetic {
@@ -104,54 +99,28 @@ natively! {
 /// The rows of a matrix in panels of `WIDTH`; in a panel, entry after entry along the columns, and in those each row in
 /// turn. What is missing at the ends is zero.
 #[derive(Debug)]
-pub(super) struct Panels<const WIDTH: usize> {
-    entries: Aligned<Entry>,
-    rows: usize,
-    depth: usize,
-}
+pub(super) struct Panels<const WIDTH: usize>(pub(super) LaidOut);
 
 impl<const WIDTH: usize> Panels<WIDTH> {
     /// # Safety
     /// `fill` writes every entry of the panels that it is given.
     unsafe fn new<A: Layout>(matrix: Matrix<'_>, threads: Threads, fill: Fill) -> Self {
         let depth = A::depth(matrix.columns());
-        let len = matrix.rows().div_ceil(WIDTH) * depth * WIDTH;
-        // SAFETY: `fill` is given all of them, and writes them by this function's contract.
-        let entries = unsafe {
-            Aligned::build(len, |entries| match threads {
-                Threads::One => fill(matrix, 0, depth, entries),
-                Threads::All => entries
-                    .par_chunks_mut((GROUP * depth * WIDTH).max(1))
-                    .enumerate()
-                    .for_each(|(index, panels)| fill(matrix, index * GROUP * WIDTH, depth, panels)),
-            })
-        };
-        Self {
-            entries,
-            rows: matrix.rows(),
+        let form = Form {
             depth,
-        }
-    }
-
-    /// Rows, without those that fill up the last panel.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The first entry.
-    pub(super) fn start(&self) -> *const Entry {
-        self.entries.as_ptr()
-    }
-
-    /// Entries along the inner dimension.
-    pub(super) fn depth(&self) -> usize {
-        self.depth
+            stride: depth,
+            unit: WIDTH,
+            task: GROUP * WIDTH,
+            fill,
+        };
+        // SAFETY: by this function's contract.
+        Self(unsafe { LaidOut::new(matrix, &form, threads) })
     }
 
     /// Some entries of a panel.
     pub(super) fn part(&self, panel: usize, part: Range<usize>) -> &[[Entry; WIDTH]] {
-        let start = panel * self.depth;
-        let entries = &self.entries[(start + part.start) * WIDTH..(start + part.end) * WIDTH];
+        let start = panel * self.0.depth();
+        let entries = &self.0.entries()[(start + part.start) * WIDTH..(start + part.end) * WIDTH];
         entries.as_chunks().0
     }
 }
@@ -306,10 +275,10 @@ mod tests {
             let by_rows = Panels::of_rows::<Bf16>(Matrix::new(&values, rows, columns), Threads::All);
             let singles = Panels::of_columns::<F32>(Matrix::new(&values, rows, columns).transposed(), Threads::All);
             let by_columns = Panels::of_rows::<Bf16>(Matrix::new(&turned, columns, rows).transposed(), Threads::One);
-            assert_eq!(by_rows.entries, by_columns.entries, "{rows}×{columns}");
+            assert_eq!(by_rows.0.entries(), by_columns.0.entries(), "{rows}×{columns}");
             for (i, value) in values.iter().enumerate() {
                 let (row, column) = (i / columns, i % columns);
-                let pair = by_rows.entries[(row / 8 * by_rows.depth + column / 2) * 8 + row % 8];
+                let pair = by_rows.0.entries()[(row / 8 * by_rows.0.depth() + column / 2) * 8 + row % 8];
                 assert_eq!(pair >> (16 * (column % 2)) & 0xffff, Bf16::entry(*value, 0.0));
                 let single = singles.part(row / 32, column..column + 1)[0][row % 32];
                 assert_eq!(single, value.to_bits());

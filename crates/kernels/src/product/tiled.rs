@@ -2,6 +2,7 @@
 //!
 //! While the inner dimension is cut, sums wait in the output as they are.
 
+use super::laid_out::LaidOut;
 use super::{Amx, Arithmetic, Blocks, COLUMNS, Entry, Lines, Output, Panels, ROWS, Threads, Tile};
 use crate::matrix::Matrix;
 use crate::storage::Shared;
@@ -72,40 +73,28 @@ impl<'a> Left<'a> {
     }
 
     /// Entries that stay as their rows lie, for tiles of [`ROWS`].
-    pub(super) fn of_lines(lines: &'a Lines) -> Self {
-        Self {
-            start: lines.start(),
-            tile_stride: ROWS * lines.stride(),
-            row_stride: lines.stride(),
-            place_stride: 1,
-            rows: lines.rows(),
-            depth: lines.depth(),
-            lifetime: PhantomData,
-        }
+    pub(super) fn of_lines(Lines(lines): &'a Lines) -> Self {
+        Self::laid_out(lines, ROWS, [lines.stride(), 1])
     }
 
     /// Blocks, for [`Amx`]. The strides are from block to block, divided by their rows and entries.
-    pub(super) fn of_blocks(blocks: &'a Blocks) -> Self {
-        Self {
-            start: blocks.start(),
-            tile_stride: Amx::HEIGHT * blocks.depth(),
-            row_stride: blocks.depth(),
-            place_stride: Amx::BLOCK,
-            rows: blocks.rows(),
-            depth: blocks.depth(),
-            lifetime: PhantomData,
-        }
+    pub(super) fn of_blocks(Blocks(blocks): &'a Blocks) -> Self {
+        Self::laid_out(blocks, Amx::HEIGHT, [blocks.stride(), Amx::BLOCK])
     }
 
     /// Entries that have been laid out, for tiles of [`ROWS`].
-    pub(super) fn of_panels(panels: &'a Panels<ROWS>) -> Self {
+    pub(super) fn of_panels(Panels(panels): &'a Panels<ROWS>) -> Self {
+        Self::laid_out(panels, ROWS, [1, ROWS])
+    }
+
+    fn laid_out(rows: &'a LaidOut, height: usize, [row_stride, place_stride]: [usize; 2]) -> Self {
         Self {
-            start: panels.start(),
-            tile_stride: panels.depth() * ROWS,
-            row_stride: 1,
-            place_stride: ROWS,
-            rows: panels.rows(),
-            depth: panels.depth(),
+            start: rows.entries().as_ptr(),
+            tile_stride: height * rows.stride(),
+            row_stride,
+            place_stride,
+            rows: rows.rows(),
+            depth: rows.depth(),
             lifetime: PhantomData,
         }
     }
@@ -125,8 +114,8 @@ impl<'a, A: Arithmetic> Product<'a, A> {
     /// # Panics
     /// If there are fewer columns, or the operands differ in the inner dimension.
     pub(super) fn new(left: Left<'a>, right: &'a Panels<COLUMNS>, columns: usize) -> Self {
-        assert_eq!(left.depth, right.depth(), "the inner dimension of a product");
-        assert!(columns <= right.rows(), "panels of a smaller product");
+        assert_eq!(left.depth, right.0.depth(), "the inner dimension of a product");
+        assert!(columns <= right.0.rows(), "panels of a smaller product");
         Self {
             left,
             right,
