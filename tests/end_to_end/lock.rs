@@ -67,7 +67,6 @@ fn digest_and_size(content: &str) -> String {
     format!("{} bytes of digest {digest}", content.len())
 }
 
-/// What is written of inputs and of numerics classes is held, also where no key tells.
 /// What a lock from another kind of processor looks like, and what to write to have its bits here.
 #[test]
 fn a_lock_in_the_other_form_of_bf16_names_it_once() {
@@ -89,6 +88,7 @@ fn a_lock_in_the_other_form_of_bf16_names_it_once() {
     assert!(!run.stderr.contains("training.precision"), "{}", run.stderr);
 }
 
+/// What is written of inputs and of numerics classes is held, also where no key tells.
 #[test]
 fn a_lock_is_held_to_its_inputs_and_numerics_classes() {
     let workspace = locked_workspace();

@@ -21,13 +21,9 @@ impl ProductPrecision {
     /// Every precision.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Bf16Amx];
 
-    /// The form of bf16 that is fastest on this processor.
-    pub fn fastest_bf16() -> Self {
-        if Isa::detect() >= Isa::Amx {
-            Self::Bf16Amx
-        } else {
-            Self::Bf16
-        }
+    /// The form of bf16 that is fastest on this processor; `None` if it has instructions for neither.
+    pub fn fastest_bf16() -> Option<Self> {
+        [Self::Bf16Amx, Self::Bf16].into_iter().find(|form| !form.is_emulated())
     }
 
     /// Whether products in this precision run in plain arithmetic here, with the same bits but several times slower, because

@@ -5,7 +5,7 @@
 //! files. Invariants of what was read: each document has the key that stands beside it;
 //! paths of inputs are relative to the recipe's folder where they lie below it.
 
-use crate::steps::training::form_of_bf16;
+use crate::steps::training::name_of_class;
 use orchestrate_engine::{
     Action, ActionGraph, ActionId, ActionKey, Change, Digest, Input, InputDigest, KeyDocument, changes,
 };
@@ -155,10 +155,10 @@ impl fmt::Display for LockDifference {
             Self::Input { path, locked, found } => write!(f, "input file {path}: {locked} → {found}"),
             Self::Numerics { action, locked, found } => {
                 write!(f, "{action}: numerics class {locked} → {found}")?;
-                match (form_of_bf16(locked), form_of_bf16(found)) {
-                    (Some(form), Some(_)) => write!(
+                match (name_of_class(locked), name_of_class(found)) {
+                    (Some(name), Some(_)) => write!(
                         f,
-                        "; \"bf16\" is what is fastest on this processor, `precision = \"{form}\"` what is locked, on every one"
+                        "; \"bf16\" is what is fastest on this processor, `precision = \"{name}\"` what is locked, on every one"
                     ),
                     _ => Ok(()),
                 }

@@ -99,6 +99,11 @@ impl<'a, 'p> Section<'a, 'p> {
         self.problems.push(problem);
     }
 
+    /// Adds a warning, which leaves the section as sound as it is.
+    pub fn warn(&mut self, warning: Problem) {
+        self.problems.push(warning);
+    }
+
     /// Says that `key` must be there; `example` shows how to write it.
     pub fn require(&mut self, key: &'static str, example: &str) {
         if !self.has(key) {

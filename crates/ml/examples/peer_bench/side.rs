@@ -52,7 +52,7 @@ impl Precision {
         match self {
             Self::F32 | Self::Int8 => TRAINING,
             Self::Bf16 => Training {
-                precision: ProductPrecision::fastest_bf16(),
+                precision: ProductPrecision::fastest_bf16().unwrap_or_default(),
                 ..TRAINING
             },
             Self::Checkpointed => Training {

@@ -3,6 +3,7 @@
 use crate::diagnostic::Problem;
 use crate::section::{Named, Section};
 use crate::shape::Interval;
+use crate::suggest::listed;
 use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::optimizer::OptimizerKind;
@@ -16,7 +17,7 @@ const MOST_BATCH: usize = 65_536;
 
 const F32: &str = "f32";
 
-/// Of the two forms of bf16 the one that is fastest on this processor.
+/// Of the two forms of bf16 the one that is fastest on this processor, or f32 if it has instructions for neither.
 const BF16: &str = "bf16";
 
 /// The two forms, each of which gives the same bits on every processor.
@@ -31,11 +32,13 @@ pub(crate) fn name_of_bf16(name: &str) -> Option<&'static str> {
     names.into_iter().chain([BF16]).find(|known| *known == name)
 }
 
-/// How a recipe names the form of bf16 that has the numerics class `class`.
-pub(crate) fn form_of_bf16(class: &str) -> Option<&'static str> {
+/// How a recipe names the precision that has the numerics class `class` on every processor of this architecture.
+pub(crate) fn name_of_class(class: &str) -> Option<&'static str> {
     let has_it = |precision| DeviceChoice::Cpu.numerics(precision) == class;
-    let (name, _) = FORMS_OF_BF16.into_iter().find(|(_, precision)| has_it(*precision))?;
-    Some(name)
+    let all = FORMS_OF_BF16.into_iter().chain([(F32, ProductPrecision::F32)]);
+    all.into_iter()
+        .find(|(_, precision)| has_it(*precision))
+        .map(|(name, _)| name)
 }
 
 /// What differs between the kinds.
@@ -98,16 +101,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
     let gradient_checkpointing = section.flag("gradient_checkpointing");
-    let [avx512, amx] = FORMS_OF_BF16;
-    let precision = section.choice(
-        "precision",
-        &[
-            (F32, ProductPrecision::F32),
-            (BF16, ProductPrecision::fastest_bf16()),
-            avx512,
-            amx,
-        ],
-    );
+    let precision = precision(section);
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
@@ -125,7 +119,29 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
         bucket_by_length: bucket_by_length.unwrap_or(true),
         gradient_accumulation: gradient_accumulation.unwrap_or(1),
         gradient_checkpointing: gradient_checkpointing.unwrap_or(false),
-        precision: precision.unwrap_or_default(),
+        precision,
+    }
+}
+
+fn precision(section: &mut Section) -> ProductPrecision {
+    let [avx512, amx] = FORMS_OF_BF16.map(|(name, form)| (name, Some(form)));
+    let fastest = ProductPrecision::fastest_bf16();
+    let f32 = (F32, Some(ProductPrecision::F32));
+    match section.choice("precision", &[f32, (BF16, fastest), avx512, amx]) {
+        Some(Some(precision)) => precision,
+        Some(None) => {
+            section.warn(Problem::warning(
+                "this processor has no instructions for bf16",
+                section.place_of("precision").unwrap_or_else(|| section.place()),
+                "f32 it is here",
+                format!(
+                    "where bits count more than time, name a form: {}",
+                    listed(FORMS_OF_BF16.map(|(name, _)| name))
+                ),
+            ));
+            ProductPrecision::F32
+        }
+        None => ProductPrecision::default(),
     }
 }
 

@@ -19,7 +19,7 @@ fn f32_leaves_no_trace_in_a_key_and_bf16_has_a_class_of_its_own() {
             .map(|step| format!("step.{step}.precision={precision}"))
             .map(|set| ["--set".to_owned(), set]);
         let arguments: Vec<&str> = changes.iter().flatten().map(String::as_str).collect();
-        Workspace::new(FULL).recipe(&arguments)
+        Workspace::new(FULL).load(&arguments).unwrap().recipe
     };
     let (f32, bf16) = (with("f32"), with("bf16"));
     let forms = [("bf16", with("bf16-avx512")), ("bf16-amx", with("bf16-amx"))];
@@ -27,9 +27,12 @@ fn f32_leaves_no_trace_in_a_key_and_bf16_has_a_class_of_its_own() {
         let (class, parameters) = action(&plain, step);
         assert!(class.starts_with("cpu-f32") && !parameters.contains("precision"));
         assert_eq!(action(&f32, step), (class, parameters));
-        let (class, parameters) = action(&bf16, step);
-        let is_amx = ProductPrecision::fastest_bf16() == ProductPrecision::Bf16Amx;
-        assert_eq!((class, parameters), action(&forms[usize::from(is_amx)].1, step));
+        let fastest = match ProductPrecision::fastest_bf16() {
+            Some(ProductPrecision::Bf16Amx) => &forms[1].1,
+            Some(_) => &forms[0].1,
+            None => &f32,
+        };
+        assert_eq!(action(&bf16, step), action(fastest, step));
         for (form, recipe) in &forms {
             let (class, parameters) = action(recipe, step);
             assert_eq!(class, format!("cpu-{form}-{}", std::env::consts::ARCH));
@@ -38,11 +41,30 @@ fn f32_leaves_no_trace_in_a_key_and_bf16_has_a_class_of_its_own() {
     }
 }
 
+/// Where products in bf16 would take several times as long as in f32, nobody who asks for speed gets them unawares.
+#[test]
+fn a_processor_without_bf16_says_so_and_takes_f32() {
+    let with = |precision: &str| {
+        let text = full_with(
+            "[step.teacher]",
+            &format!("[step.teacher]\nprecision = \"{precision}\""),
+        );
+        Workspace::new(&text).load(&[]).unwrap().warnings
+    };
+    let told: Vec<String> = with("bf16").iter().map(ToString::to_string).collect();
+    if ProductPrecision::fastest_bf16().is_some() {
+        assert_eq!(told, [""; 0]);
+    } else {
+        assert_eq!(told, ["this processor has no instructions for bf16"]);
+    }
+    assert!(with("bf16-avx512").is_empty() && with("bf16-amx").is_empty());
+}
+
 #[test]
 fn without_training_there_is_no_precision() {
     let recipe = Workspace::new(FULL).recipe(&[
         "--set",
-        "step.quantize.precision=bf16",
+        "step.quantize.precision=bf16-amx",
         "--set",
         "step.quantize.epochs=0",
     ]);
@@ -52,7 +74,7 @@ fn without_training_there_is_no_precision() {
 #[test]
 fn bf16_is_refused_where_it_does_not_run() {
     let workspace = Workspace::new(&full_with("[step.teacher]", "[step.teacher]\nprecision = \"bf16\""));
-    workspace.recipe(&[]);
+    workspace.load(&[]).unwrap();
     let shown = workspace.errors(&["--device", "cuda"]);
     assert!(shown.contains("`precision = \"bf16\"` does not run on cuda"), "{shown}");
 }
