@@ -81,11 +81,23 @@ fn a_lock_in_the_other_form_of_bf16_names_it_once() {
     let told = format!("teacher: numerics class {locked} → {found}; ");
     assert_eq!(run.stderr.matches(&told).count(), 1, "{}", run.stderr);
     assert!(
-        run.stderr.contains("`precision = \"bf16-avx512\"` what is locked"),
+        run.stderr.contains("`precision = \"bf16-avx512\"` is what is locked"),
         "{}",
         run.stderr
     );
     assert!(!run.stderr.contains("training.precision"), "{}", run.stderr);
+    // And one from a processor that has neither form.
+    workspace.edit("\nprecision = \"bf16-amx\"", "");
+    workspace.build(&[]);
+    workspace.succeed(&["lock", "recipe.toml"]);
+    workspace.edit("[step.teacher]", "[step.teacher]\nprecision = \"bf16-amx\"");
+    let run = workspace.run(&["build", "recipe.toml", "teacher", "--locked"]);
+    assert_eq!(run.code, Some(5), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("`precision = \"f32\"` is what is locked"),
+        "{}",
+        run.stderr
+    );
 }
 
 /// What is written of inputs and of numerics classes is held, also where no key tells.

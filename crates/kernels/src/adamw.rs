@@ -232,7 +232,11 @@ multiversion! {
 
 fn reference(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, mask: Option<&Tensor>, cfg: &AdamWStep) -> Result<()> {
     let (p_now, m_now, v_now) = (p.detach(), m.detach(), v.detach());
-    let g = (g.detach() * cfg.gradient_factor)?;
+    let g = if cfg.gradient_factor == 1.0 {
+        g.detach()
+    } else {
+        (g.detach() * cfg.gradient_factor)?
+    };
     let first = ((m_now * cfg.beta1)? + (&g * (1.0 - cfg.beta1))?)?;
     let second = ((v_now * cfg.beta2)? + (g.sqr()? * (1.0 - cfg.beta2))?)?;
     let root = ((&second / (1.0 - power(cfg.beta2, cfg.step)))?.sqrt()? + cfg.eps)?;

@@ -4,11 +4,11 @@
 use crate::precision::ProductPrecision::F32;
 use crate::testing::{DROPOUT, empty_batch, sample};
 use crate::{
-    ActivationQuantizer, AdamWStep, Affine, MovingRows, Projections, Queries, RowGradient, SgdStep, adamw_step,
-    adamw_step_of_rows, add_norm, add_relu, attention, batch_norm, batch_norm_relu, conv2d, cross_entropy,
-    distillation_loss, dropout, embedding, embedding_norm, fake_quantize_per_channel, fake_quantize_per_tensor,
-    feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, relu, self_attention, sgd_step,
-    softmax_last_dim, symmetric_scales, tanh,
+    ActivationQuantizer, AdamWStep, Affine, Codebook, MovingRows, Projections, Queries, RowGradient, SgdStep,
+    adamw_step, adamw_step_of_rows, add_norm, add_relu, attention, batch_norm, batch_norm_relu, conv2d, cross_entropy,
+    distillation_loss, dropout, embedding, embedding_norm, fake_quantize_by_codebook, fake_quantize_per_channel,
+    fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear, max_pool2d, relu,
+    self_attention, sgd_step, softmax_last_dim, symmetric_scales, tanh,
 };
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -78,6 +78,10 @@ fn quantization() -> Result<()> {
         assert_eq!(empty_batch(&[&x], |t| fake_quantize_per_tensor(t[0], quantizer))?, dims);
         let scales = Tensor::ones(dims[0], DType::F32, &Device::Cpu)?;
         let through = empty_batch(&[&x], |t| fake_quantize_per_channel(t[0], &scales, 8))?;
+        assert_eq!(through, dims);
+        let codebook = Codebook::fit(&x, &scales, 2)?;
+        assert_eq!(codebook.levels(), [0; 4]);
+        let through = empty_batch(&[&x], |t| fake_quantize_by_codebook(t[0], &scales, &codebook))?;
         assert_eq!(through, dims);
     }
     assert_eq!(symmetric_scales(&sample(&[0, 5], 1), 8)?.dims(), [0]);

@@ -3,10 +3,11 @@
 //! Weights are symmetric with a scale for each output channel, activations asymmetric u8 with one scale and zero point
 //! (Jacob et al. 2018, section 2). Gradients pass straight through where a value was not clipped (Bengio et al. 2013).
 
+use crate::codebook::{Codebook, INTEGERS, Levels};
 use crate::elementary::{clamp, round_ties_even};
 use crate::isa::multiversion;
 use crate::storage::{TASK, cpu_slice, elementwise_backward, is_fused, slice, tensor, transform};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// Quotients are held within ± this before rounding, where f32 still has all integers.
@@ -43,7 +44,21 @@ fn largest(bits: u32) -> Result<f32> {
 /// # Errors
 /// If the shapes do not fit or `bits` is not in 2..=16.
 pub fn fake_quantize_per_channel(w: &Tensor, scales: &Tensor, bits: u32) -> Result<Tensor> {
-    let limit = largest(bits)?;
+    per_channel(w, scales, largest(bits)?, None)
+}
+
+/// `w` as it comes back from the levels of `codebook`, by way of the 8-bit integers of [`fake_quantize_per_channel`]; gradients
+/// pass as they do there.
+///
+/// `w: [out, ...]`, `scales: [out]` (no gradient), to the shape of `w`.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn fake_quantize_by_codebook(w: &Tensor, scales: &Tensor, codebook: &Codebook) -> Result<Tensor> {
+    per_channel(w, scales, largest(8)?, Some(codebook))
+}
+
+fn per_channel(w: &Tensor, scales: &Tensor, limit: f32, codebook: Option<&Codebook>) -> Result<Tensor> {
     let channels = w.dim(0)?;
     if scales.dims() != [channels] {
         bail!(
@@ -53,22 +68,28 @@ pub fn fake_quantize_per_channel(w: &Tensor, scales: &Tensor, bits: u32) -> Resu
         )
     }
     let scales = scales.detach();
+    let levels = codebook.map(Codebook::nearest);
     if !is_fused(w) {
-        return channel_reference(w, &scales, limit);
+        return channel_reference(w, &scales, limit, levels.as_ref());
     }
     let width = w.elem_count().checked_div(channels).unwrap_or(0);
     w.contiguous()?
-        .apply_op2(&scales.contiguous()?, PerChannel { width, limit })
+        .apply_op2(&scales.contiguous()?, PerChannel { width, limit, levels })
 }
 
-fn channel_reference(w: &Tensor, scales: &Tensor, limit: f32) -> Result<Tensor> {
+fn channel_reference(w: &Tensor, scales: &Tensor, limit: f32, levels: Option<&Levels>) -> Result<Tensor> {
     let mut shape = vec![1; w.rank()];
     shape[0] = w.dim(0)?;
     let scales = scales.reshape(shape)?;
     let limit = f64::from(limit);
     // `clamp` lets the gradient pass within its bounds, of which the half step belongs to what rounds inside.
     let held = w.broadcast_div(&scales)?.clamp(-limit - 0.5, limit + 0.5)?;
-    let rounded = ties_to_even(&held.detach())?.clamp(-limit, limit)?;
+    let mut rounded = ties_to_even(&held.detach())?.clamp(-limit, limit)?;
+    if let Some(levels) = levels {
+        let levels = Tensor::new(levels, w.device())?.to_dtype(w.dtype())?;
+        let places = (&rounded + limit)?.to_dtype(DType::U32)?.flatten_all()?;
+        rounded = levels.index_select(&places, 0)?.reshape(w.shape())?;
+    }
     let straight_through = (&held + (rounded - held.detach())?)?;
     straight_through.broadcast_mul(&scales)
 }
@@ -87,6 +108,7 @@ fn ties_to_even(x: &Tensor) -> Result<Tensor> {
 struct PerChannel {
     width: usize,
     limit: f32,
+    levels: Option<Levels>,
 }
 
 impl PerChannel {
@@ -115,8 +137,9 @@ impl CustomOp2 for PerChannel {
         scales_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let scales = cpu_slice(scales, scales_layout)?;
-        let values = self.by_channel(cpu_slice(w, w_layout)?, scales, |row, scale, _| {
-            through_integers(row, scale, 0.0, -self.limit, self.limit);
+        let values = self.by_channel(cpu_slice(w, w_layout)?, scales, |row, scale, _| match &self.levels {
+            None => through_integers(row, scale, 0.0, -self.limit, self.limit),
+            Some(levels) => through_levels(row, scale, levels),
         });
         Ok((CpuStorage::F32(values), w_layout.shape().clone()))
     }
@@ -244,6 +267,15 @@ impl CustomOp1 for PerTensor {
 }
 
 multiversion! {
+    fn through_levels(values: &mut [f32], scale: f32, levels: &Levels) {
+        const LARGEST: f32 = (INTEGERS / 2) as f32;
+        for v in values {
+            let place = clamp(nearest(*v, scale), -LARGEST, LARGEST) + LARGEST;
+            let level = levels[place as usize];
+            *v = if place.is_nan() { place } else { level * scale };
+        }
+    }
+
     fn through_integers(values: &mut [f32], scale: f32, zero: f32, low: f32, high: f32) {
         for v in values {
             *v = (clamp(nearest(*v, scale) + zero, low, high) - zero) * scale;
@@ -316,12 +348,49 @@ mod tests {
                 check(
                     &[&w],
                     |t| fake_quantize_per_channel(t[0], &scales, bits),
-                    |t| channel_reference(t[0], &scales.to_dtype(t[0].dtype())?, largest(bits)?),
+                    |t| channel_reference(t[0], &scales.to_dtype(t[0].dtype())?, largest(bits)?, None),
                     Differences::Skip,
                     1e-6,
                 )?;
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn codebooks_match_the_composition() -> Result<()> {
+        for n in SIZES {
+            for bits in [2, 4, 6] {
+                let w = sample(&[3, n], 1);
+                let scales = Tensor::new(&[1f32 / 128.0, 1.0 / 64.0, 1.0 / 32.0], &Device::Cpu)?;
+                let codebook = Codebook::fit(&w, &scales, bits)?;
+                let levels = codebook.nearest();
+                check(
+                    &[&w],
+                    |t| fake_quantize_by_codebook(t[0], &scales, &codebook),
+                    |t| channel_reference(t[0], &scales.to_dtype(t[0].dtype())?, 127.0, Some(&levels)),
+                    Differences::Skip,
+                    1e-6,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn levels_and_their_simulation_agree() -> Result<()> {
+        let w = sample(&[5, 37], 3);
+        let scales = symmetric_scales(&w, 8)?;
+        let codebook = Codebook::fit(&w, &scales, 3)?;
+        let fake = fake_quantize_by_codebook(&w, &scales, &codebook)?.to_vec2::<f32>()?;
+        let integers = quantize_per_channel(&w, &scales, 8)?;
+        for ((row, integers), scale) in fake.iter().zip(integers.chunks(37)).zip(scales.to_vec1::<f32>()?) {
+            let level = |q: i8| f32::from(codebook.levels()[usize::from(codebook.index_of(q))]);
+            assert!(row.iter().zip(integers).all(|(v, &q)| *v == level(q) * scale));
+        }
+        let broken = Tensor::new(&[[1f32, f32::NAN]], &Device::Cpu)?;
+        let shown = fake_quantize_by_codebook(&broken, &Tensor::new(&[1f32], &Device::Cpu)?, &codebook)?;
+        assert!(shown.to_vec2::<f32>()?[0][1].is_nan());
         Ok(())
     }
 
@@ -394,6 +463,8 @@ mod tests {
     fn same_bits_for_all_threads_and_widths() -> Result<()> {
         let (w, scales) = (sample(&[70, 129], 1), symmetric_scales(&sample(&[70, 129], 2), 4)?);
         same_bits_everywhere(&[&w], |t| fake_quantize_per_channel(t[0], &scales, 4))?;
+        let codebook = Codebook::fit(&w, &scales, 4)?;
+        same_bits_everywhere(&[&w], |t| fake_quantize_by_codebook(t[0], &scales, &codebook))?;
         same_bits_everywhere(&[&w], |t| fake_quantize_per_tensor(t[0], QUANTIZER))
     }
 
@@ -404,6 +475,8 @@ mod tests {
         assert!(fake_quantize_per_channel(&w, &scales, 1).is_err());
         assert!(fake_quantize_per_channel(&w, &scales.narrow(0, 0, 1)?, 8).is_err());
         assert!(quantize_per_channel(&w, &scales, 9).is_err());
+        let codebook = Codebook::fit(&w, &scales, 2)?;
+        assert!(fake_quantize_by_codebook(&w, &scales.narrow(0, 0, 1)?, &codebook).is_err());
         let nothing = ActivationQuantizer {
             scale: 0.0,
             zero_point: 0,

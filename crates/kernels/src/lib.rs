@@ -25,6 +25,7 @@ mod attention;
 mod average_pool;
 mod batch_norm;
 mod checkpoint;
+mod codebook;
 mod conv2d;
 mod cross_entropy;
 mod direct_conv2d;
@@ -77,6 +78,7 @@ pub use attention::attention;
 pub use average_pool::global_average_pool;
 pub use batch_norm::{BatchStatistics, batch_norm, batch_norm_relu};
 pub use checkpoint::checkpoint;
+pub use codebook::Codebook;
 pub use conv2d::conv2d;
 pub use cross_entropy::cross_entropy;
 pub use distillation::distillation_loss;
@@ -84,7 +86,8 @@ pub use dropout::{Dropout, dropout};
 pub use embedding::embedding;
 pub use embedding_norm::embedding_norm;
 pub use fake_quantize::{
-    ActivationQuantizer, fake_quantize_per_channel, fake_quantize_per_tensor, quantize_per_channel, symmetric_scales,
+    ActivationQuantizer, fake_quantize_by_codebook, fake_quantize_per_channel, fake_quantize_per_tensor,
+    quantize_per_channel, symmetric_scales,
 };
 pub use feed_forward::feed_forward;
 pub use gradients::{Gradient, Gradients, gradients};

@@ -3,12 +3,12 @@
 
 use crate::testing::{DROPOUT, SIZES, bits, same_bits_everywhere, same_everywhere, sample};
 use crate::{
-    ActivationQuantizer, AdamWStep, Affine, MovingRows, PackedLinear, ProductPrecision, Projections, Queries,
+    ActivationQuantizer, AdamWStep, Affine, Codebook, MovingRows, PackedLinear, ProductPrecision, Projections, Queries,
     RowGradient, SgdStep, adamw_step, adamw_step_of_rows, add_norm, add_relu, all_finite, attention, batch_norm,
     batch_norm_relu, conv2d, cross_entropy, distillation_loss, dropout, embedding, embedding_norm,
-    fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu, global_average_pool, layer_norm, linear,
-    max_pool2d, min_max, quantize_per_channel, relu, scale_channels, self_attention, sgd_step, softmax_last_dim,
-    squared_norm, symmetric_scales, tanh,
+    fake_quantize_by_codebook, fake_quantize_per_channel, fake_quantize_per_tensor, feed_forward, gelu,
+    global_average_pool, layer_norm, linear, max_pool2d, min_max, quantize_per_channel, relu, scale_channels,
+    self_attention, sgd_step, softmax_last_dim, squared_norm, symmetric_scales, tanh,
 };
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -55,6 +55,10 @@ fn rows() -> Result<()> {
         })?;
         same_bits_everywhere(&[&x], |t| {
             fake_quantize_per_channel(t[0], &symmetric_scales(t[0], 8)?, 8)
+        })?;
+        same_bits_everywhere(&[&x], |t| {
+            let scales = symmetric_scales(t[0], 8)?;
+            fake_quantize_by_codebook(t[0], &scales, &Codebook::fit(t[0], &scales, 4)?)
         })?;
         same_everywhere(|| {
             let scales = symmetric_scales(&x, 8)?;

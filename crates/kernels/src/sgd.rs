@@ -92,7 +92,11 @@ multiversion! {
 
 fn reference(p: &Tensor, g: &Tensor, velocity: &Tensor, mask: Option<&Tensor>, cfg: &SgdStep) -> Result<()> {
     let (p_now, velocity_now) = (p.detach(), velocity.detach());
-    let g = ((g.detach() * cfg.gradient_factor)? + (&p_now * cfg.weight_decay)?)?;
+    let mut g = g.detach();
+    if cfg.gradient_factor != 1.0 {
+        g = (g * cfg.gradient_factor)?;
+    }
+    let g = (g + (&p_now * cfg.weight_decay)?)?;
     let next = ((velocity_now * cfg.momentum)? + &g)?;
     let direction = if cfg.nesterov {
         (g + (&next * cfg.momentum)?)?
@@ -147,6 +151,26 @@ mod tests {
                 "a masked parameter is not zero"
             );
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_clipped_gradient_has_the_bits_of_one_that_was_multiplied() -> Result<()> {
+        let g = sample(&[TASK + 3], 2);
+        let multiplied = (&g * 0.7)?;
+        let run = |g: &Tensor, gradient_factor| -> Result<[Vec<f32>; 2]> {
+            let cfg = SgdStep {
+                lr: 0.1,
+                gradient_factor,
+                momentum: 0.9,
+                weight_decay: 0.01,
+                nesterov: true,
+            };
+            let (p, velocity) = (sample(&[TASK + 3], 1), sample(&[TASK + 3], 3));
+            sgd_step(&p, g, &velocity, None, &cfg)?;
+            Ok([p.to_vec1()?, velocity.to_vec1()?])
+        };
+        assert_eq!(run(&g, 0.7)?, run(&multiplied, 1.0)?);
         Ok(())
     }
 

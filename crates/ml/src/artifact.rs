@@ -7,13 +7,14 @@ use crate::data::{Task, Tokenizer};
 use crate::error::{Error, Result};
 use crate::masks::{MASKS_FILE, Masks, check_masks, read_masks, write_masks};
 use crate::models::{Input, Model, ModelConfig};
-use crate::parameters::{Parameters, Use};
+use crate::parameters::{Parameters, Use, WEIGHT_CODEBOOK, WEIGHT_SCALE};
 use candle_core::{Device, Tensor};
-use orchestrate_kernels::ActivationQuantizer;
+use orchestrate_kernels::{ActivationQuantizer, Codebook};
 use safetensors::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// File name to path.
 pub type Files = BTreeMap<String, PathBuf>;
@@ -182,7 +183,10 @@ impl ModelArtifact {
             expected: "safetensors file",
             detail: e.to_string(),
         })?;
-        let integers = header.tensors().values().any(|tensor| tensor.dtype == Dtype::I8);
+        let integers = header
+            .tensors()
+            .keys()
+            .any(|name| name.ends_with(&format!(".weight{WEIGHT_SCALE}")));
         Ok(if integers { Device::Cpu } else { wanted.clone() })
     }
 
@@ -226,6 +230,8 @@ pub struct NewModel<'a> {
     pub floats: &'a BTreeMap<String, Tensor>,
     /// Input quantizers by layer path.
     pub quantizers: &'a BTreeMap<String, ActivationQuantizer>,
+    /// Codebooks by weight.
+    pub codebooks: &'a BTreeMap<String, Arc<Codebook>>,
     /// Pruning masks by parameter.
     pub masks: &'a Masks,
 }
@@ -252,6 +258,10 @@ impl NewModel<'_> {
             .map(|(name, tensor)| Ok((name.clone(), RawTensor::of_floats(tensor)?)));
         let mut tensors: BTreeMap<String, RawTensor> = floats.collect::<Result<_>>()?;
         tensors.extend(quantizer_tensors(self.quantizers));
+        let levels = self.codebooks.iter();
+        tensors.extend(
+            levels.map(|(name, codebook)| (format!("{name}{WEIGHT_CODEBOOK}"), RawTensor::of_levels(codebook))),
+        );
         write_tensors(tensors.into_iter(), &folder.join(WEIGHTS_FILE))?;
         if !self.masks.is_empty() {
             write_masks(self.masks, &folder.join(MASKS_FILE))?;
@@ -305,6 +315,14 @@ impl RawTensor {
     pub fn of_floats(tensor: &Tensor) -> Result<Self> {
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
         Ok(Self::of_slice(&values, tensor.dims()))
+    }
+
+    pub fn of_levels(codebook: &Codebook) -> Self {
+        Self {
+            dtype: Dtype::I8,
+            shape: vec![codebook.levels().len()],
+            bytes: codebook.levels().iter().map(|level| level.cast_unsigned()).collect(),
+        }
     }
 
     pub fn of_slice(values: &[f32], shape: &[usize]) -> Self {

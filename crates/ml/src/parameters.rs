@@ -8,12 +8,14 @@
 //!
 //! Three precisions share one file layout, told apart by what is there: `X.weight` as f32 alone is a float layer; with
 //! `X.input_scale` and `X.input_zero_point` it is trained quantization-aware; as i8 with `X.weight_scale` it runs on integers.
+//! In the latter two `X.weight_codebook` may hold the i8 levels of the weight, of which integers are packed indices then, in u8.
 
 use crate::error::{Error, Result};
 use crate::quantize::observer::{Observer, ObserverKind};
+use crate::quantize::{PackedIndices, WeightScheme};
 use crate::random::{Purpose, step_of_name};
 use candle_core::{DType, Device, Tensor, Var};
-use orchestrate_kernels::{ActivationQuantizer, RandomStream};
+use orchestrate_kernels::{ActivationQuantizer, Codebook, RandomStream};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -77,6 +79,9 @@ pub struct Parameters {
     states: BTreeMap<String, Var>,
     norms: BTreeMap<String, NormAfter>,
     integers: BTreeMap<String, (Vec<usize>, IntegerWeight)>,
+    /// Weights whose indices wait for the width of their channels, with their scales.
+    packed: BTreeMap<String, (PackedIndices, Vec<f32>)>,
+    codebooks: BTreeMap<String, Arc<Codebook>>,
     quantizers: BTreeMap<String, ActivationQuantizer>,
     observers: BTreeMap<String, Arc<Observer>>,
     observe_with: Option<ObserverKind>,
@@ -90,6 +95,7 @@ pub struct Parameters {
 pub(crate) const INPUT_SCALE: &str = ".input_scale";
 const INPUT_ZERO_POINT: &str = ".input_zero_point";
 pub(crate) const WEIGHT_SCALE: &str = "_scale";
+pub(crate) const WEIGHT_CODEBOOK: &str = "_codebook";
 
 impl Parameters {
     /// An empty store whose tensors are drawn as they are asked for.
@@ -107,6 +113,8 @@ impl Parameters {
             states: BTreeMap::new(),
             norms: BTreeMap::new(),
             integers: BTreeMap::new(),
+            packed: BTreeMap::new(),
+            codebooks: BTreeMap::new(),
             quantizers: BTreeMap::new(),
             observers: BTreeMap::new(),
             observe_with: None,
@@ -146,6 +154,12 @@ impl Parameters {
                     let tensor = Tensor::from_vec(floats_of(view.data()), view.shape(), device)?;
                     store.floats.insert(name.to_owned(), tensor);
                 }
+                Dtype::I8 if view.shape().len() == 1 && name.ends_with(WEIGHT_CODEBOOK) => {
+                    let levels = view.data().iter().map(|&b| b.cast_signed()).collect();
+                    let codebook = Codebook::new(levels).map_err(|e| corrupt(format!("{name}: {e}")))?;
+                    let weight = name.strip_suffix(WEIGHT_CODEBOOK).unwrap_or(name).to_owned();
+                    store.codebooks.insert(weight, Arc::new(codebook));
+                }
                 Dtype::I8 => {
                     let values = view.data().iter().map(|&b| b.cast_signed()).collect();
                     let weight = IntegerWeight {
@@ -156,6 +170,13 @@ impl Parameters {
                 }
                 Dtype::U8 if name.ends_with(INPUT_ZERO_POINT) && view.data().len() == 1 => {
                     zero_points.insert(name.trim_end_matches(INPUT_ZERO_POINT).to_owned(), view.data()[0]);
+                }
+                Dtype::U8 if view.shape().len() == 2 => {
+                    let indices = PackedIndices {
+                        bytes: view.data().to_vec(),
+                        row_bytes: view.shape()[1],
+                    };
+                    store.packed.insert(name.to_owned(), (indices, Vec::new()));
                 }
                 other => return Err(corrupt(format!("tensor {name:?} has the unsupported type {other:?}"))),
             }
@@ -179,18 +200,49 @@ impl Parameters {
                 None => return Err(format!("{layer} has a zero point but no {INPUT_SCALE}")),
             }
         }
-        for (name, (shape, weight)) in &mut self.integers {
+        let mut scales_of = |name: &str, channels: usize| {
             let scales = self.floats.remove(&format!("{name}{WEIGHT_SCALE}"));
-            let scales = scales.ok_or_else(|| format!("{name} is i8 but {name}{WEIGHT_SCALE} is absent"))?;
-            weight.scales = scales.to_vec1().map_err(|e| e.to_string())?;
-            if Some(&weight.scales.len()) != shape.first() {
-                return Err(format!(
-                    "{name} has {shape:?} values but {} scales",
-                    weight.scales.len()
-                ));
+            let scales = scales.ok_or_else(|| format!("{name} is in integers but {name}{WEIGHT_SCALE} is absent"))?;
+            let scales: Vec<f32> = scales.to_vec1().map_err(|e| e.to_string())?;
+            if scales.len() == channels {
+                Ok(scales)
+            } else {
+                Err(format!("{name} has {channels} channels but {} scales", scales.len()))
+            }
+        };
+        for (name, (shape, weight)) in &mut self.integers {
+            weight.scales = scales_of(name, shape.first().copied().unwrap_or(0))?;
+        }
+        for (name, (indices, scales)) in &mut self.packed {
+            *scales = scales_of(name, indices.bytes.len().checked_div(indices.row_bytes).unwrap_or(0))?;
+            if !self.codebooks.contains_key(name) {
+                return Err(format!("{name} is u8 but {name}{WEIGHT_CODEBOOK} is absent"));
             }
         }
         Ok(())
+    }
+
+    /// Gives every weight of `names` the codebook that fits it best, if `scheme` has codebooks.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn choose_codebooks(&mut self, scheme: WeightScheme, names: &BTreeSet<String>) -> Result<()> {
+        for name in names {
+            if let Some(codebook) = self.floats.get(name).map(|w| scheme.codebook(w)).transpose()?.flatten() {
+                self.codebooks.insert(name.clone(), Arc::new(codebook));
+            }
+        }
+        Ok(())
+    }
+
+    /// The codebook of the weight `name`, if it has one.
+    pub fn codebook(&self, name: &str) -> Option<Arc<Codebook>> {
+        self.codebooks.get(name).cloned()
+    }
+
+    /// The codebooks of all weights that have one.
+    pub fn codebooks(&self) -> &BTreeMap<String, Arc<Codebook>> {
+        &self.codebooks
     }
 
     /// From now on, every quantizable layer that is built gets an observer of this kind for its input.
@@ -286,12 +338,39 @@ impl Parameters {
     /// As [`Parameters::float`].
     pub fn weight(&mut self, name: &str, shape: &[usize], initial: Initial) -> Result<Weight> {
         self.weights.insert(name.to_owned());
+        self.unpack(name, shape)?;
         if let Some((found, weight)) = self.integers.get(name) {
             check_shape(name, found, shape)?;
             self.asked.insert(name.to_owned());
             return Ok(Weight::Integer(weight.clone()));
         }
         Ok(Weight::Float(self.float(name, shape, initial)?))
+    }
+
+    /// Unpacks the indices of the weight `name`, if that is what there is, now that its shape is known.
+    fn unpack(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+        let (Some((indices, scales)), Some(codebook)) = (self.packed.get(name), self.codebooks.get(name)) else {
+            return Ok(());
+        };
+        let width = shape.iter().skip(1).product();
+        let channels = shape.first().copied().unwrap_or(0);
+        let weight = (scales.len() == channels)
+            .then(|| indices.unpack(width, codebook, scales))
+            .flatten();
+        let Some(weight) = weight else {
+            return Err(Error::WrongTensor {
+                name: name.into(),
+                found: format!(
+                    "indices in {} bytes for each of {} channels",
+                    indices.row_bytes,
+                    scales.len()
+                ),
+                expected: format!("indices of {} bits for {shape:?}", codebook.bits()),
+            });
+        };
+        self.packed.remove(name);
+        self.integers.insert(name.to_owned(), (shape.to_vec(), weight));
+        Ok(())
     }
 
     /// The input quantizer of the layer at `path`, if the store has one.
@@ -347,8 +426,11 @@ impl Parameters {
     /// # Errors
     /// [`Error::UnusedTensors`].
     pub fn finish(&self) -> Result<()> {
-        let names = self.floats.keys().chain(self.integers.keys());
-        let unused: Vec<String> = names.filter(|n| !self.asked.contains(*n)).cloned().collect();
+        let names = self.floats.keys().chain(self.integers.keys()).chain(self.packed.keys());
+        let mut unused: Vec<String> = names.filter(|n| !self.asked.contains(*n)).cloned().collect();
+        let serves = |name: &str| self.simulates_quantization() && self.weights.contains(name);
+        let idle = self.codebooks.keys().filter(|name| !serves(name));
+        unused.extend(idle.map(|name| format!("{name}{WEIGHT_CODEBOOK}")));
         if unused.is_empty() {
             Ok(())
         } else {

@@ -13,7 +13,7 @@ use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::prune::{Criterion, Granularity, PruneRound};
-use orchestrate_ml::quantize::ObserverKind;
+use orchestrate_ml::quantize::{ObserverKind, WeightScheme};
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::*;
 use orchestrate_ml::training::Training;
@@ -233,11 +233,15 @@ fn so_does_every_other_kind_of_training() {
         finetune(&pruned, &data, Some(&logits), &finetuning, context, out)
     });
 
-    for observer in [
-        ObserverKind::MovingAverage,
-        ObserverKind::Percentile { percentile: 99.0 },
+    for (observer, weights) in [
+        (ObserverKind::MovingAverage, WeightScheme::Uniform),
+        (
+            ObserverKind::Percentile { percentile: 99.0 },
+            WeightScheme::Codebook { bits: 3 },
+        ),
     ] {
         let settings = QuantizeSettings {
+            weights,
             observer,
             calibration_rows: 16,
             finetune: FinetuneSettings {

@@ -5,7 +5,7 @@
 use candle_core::Device;
 use orchestrate_ml::Error;
 use orchestrate_ml::artifact::{ModelArtifact, files_of_folder};
-use orchestrate_ml::parameters::{Parameters, Use};
+use orchestrate_ml::parameters::{Initial, Parameters, Use};
 use std::path::Path;
 
 const CONFIG: &str = r#"{
@@ -89,6 +89,61 @@ fn weights_that_lie_about_themselves_are_damaged() {
     for (what, bytes) in cases {
         match read(&bytes) {
             Err(Error::Corrupt { path, .. }) => assert!(path.ends_with("model.safetensors"), "{what}"),
+            Err(other) => panic!("{what}: {other}"),
+            Ok(_) => panic!("{what} was read"),
+        }
+    }
+}
+
+/// A weight in packed indices with all that belongs to it, and what may be wrong with that.
+#[test]
+fn codebooks_that_do_not_fit_are_damaged() {
+    let file = |levels: &[u8], shape: &str, indices: usize, names: [&str; 3]| {
+        let (a, b) = (levels.len(), levels.len() + indices);
+        let [codebook, weight, scale] = names;
+        let header = format!(
+            r#"{{"{codebook}":{{"dtype":"I8","shape":[{a}],"data_offsets":[0,{a}]}},
+            "{weight}":{{"dtype":"U8","shape":{shape},"data_offsets":[{a},{b}]}},
+            "{scale}":{{"dtype":"F32","shape":[2],"data_offsets":[{b},{}]}}}}"#,
+            b + 8
+        );
+        let data = [levels, &vec![0; indices], &1f32.to_le_bytes(), &1f32.to_le_bytes()].concat();
+        of_header(&header, &data)
+    };
+    let (levels, names) = ([0x81, 0, 1, 2], ["a_codebook", "a", "a_scale"]);
+    let good = file(&levels, "[2,1]", 2, names);
+    let load = |bytes: &[u8], shape: &[usize]| read(bytes)?.weight("a", shape, Initial::Zeros).map(drop);
+    assert!(load(&good, &[2, 3]).is_ok() && load(&good, &[2, 4]).is_ok());
+    for shape in [&[2, 5][..], &[2, 0], &[3, 3], &[2, 2, 3], &[]] {
+        assert!(
+            matches!(load(&good, shape), Err(Error::WrongTensor { .. })),
+            "{shape:?}"
+        );
+    }
+    assert!(read(&good).unwrap().finish().is_err(), "nobody asked for the weight");
+    let mut idle = read(&good).unwrap();
+    idle.weight("a", &[2, 3], Initial::Zeros).unwrap();
+    assert!(idle.finish().is_err(), "nothing is quantized");
+    for (what, bytes) in [
+        ("levels that descend", file(&[0, 1, 2, 0x81], "[2,1]", 2, names)),
+        ("levels without 0", file(&[1, 2, 3, 4], "[2,1]", 2, names)),
+        ("a level of -128", file(&[0x80, 0, 1, 2], "[2,1]", 2, names)),
+        ("three levels", file(&[0, 1, 2], "[2,1]", 2, names)),
+        ("no level", file(&[], "[2,1]", 2, names)),
+        ("scales of other channels", file(&levels, "[3,1]", 3, names)),
+        ("no indices", file(&levels, "[2,0]", 0, names)),
+        ("indices in a row", file(&levels, "[2]", 2, names)),
+        (
+            "the codebook of another",
+            file(&levels, "[2,1]", 2, ["b_codebook", "a", "a_scale"]),
+        ),
+        (
+            "the scales of another",
+            file(&levels, "[2,1]", 2, ["a_codebook", "a", "b_scale"]),
+        ),
+    ] {
+        match read(&bytes) {
+            Err(Error::Corrupt { .. }) => {}
             Err(other) => panic!("{what}: {other}"),
             Ok(_) => panic!("{what} was read"),
         }

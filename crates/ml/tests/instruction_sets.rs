@@ -10,7 +10,7 @@ use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::device::on_pool;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::optimizer::OptimizerKind;
-use orchestrate_ml::quantize::ObserverKind;
+use orchestrate_ml::quantize::{ObserverKind, WeightScheme};
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::*;
 use orchestrate_ml::training::Training;
@@ -59,6 +59,7 @@ fn run(data: &Files, model: &ModelSpec, precision: ProductPrecision) -> Vec<(Str
     };
     train(data, &settings, &context, &trained).unwrap();
     let settings = QuantizeSettings {
+        weights: WeightScheme::Uniform,
         observer: ObserverKind::MinMax,
         calibration_rows: 16,
         finetune: FinetuneSettings {

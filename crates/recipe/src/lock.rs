@@ -158,7 +158,7 @@ impl fmt::Display for LockDifference {
                 match (name_of_class(locked), name_of_class(found)) {
                     (Some(name), Some(_)) => write!(
                         f,
-                        "; \"bf16\" is what is fastest on this processor, `precision = \"{name}\"` what is locked, on every one"
+                        "; where the recipe says \"bf16\", that is what is fastest on this processor: `precision = \"{name}\"` is what is locked, on every one"
                     ),
                     _ => Ok(()),
                 }

@@ -34,7 +34,8 @@ pub(super) struct LaidOut {
 
 impl LaidOut {
     /// # Safety
-    /// `form.fill` writes every entry that it is given.
+    /// `form.fill` writes every entry of as many rows of `form.stride` entries as it is given, where these are a multiple of
+    /// `form.unit`, and so is `form.task`.
     pub(super) unsafe fn new(matrix: Matrix<'_>, form: &Form, threads: Threads) -> Self {
         let Form {
             depth,
@@ -43,6 +44,7 @@ impl LaidOut {
             task,
             fill,
         } = *form;
+        debug_assert!(task.is_multiple_of(unit), "tasks of whole units");
         let len = matrix.rows().next_multiple_of(unit) * stride;
         // SAFETY: `fill` is given all of them, and writes them by this function's contract.
         let entries = unsafe {

@@ -86,6 +86,7 @@ fn write_new_model(case: &Case, spec: &ModelSpec, seed: u64, folder: &Path) -> R
         tokenizer: None,
         floats: &parameters.floats(),
         quantizers: &BTreeMap::new(),
+        codebooks: &BTreeMap::new(),
         masks: &Masks::new(),
     }
     .write(folder)?;
@@ -114,6 +115,7 @@ fn write_integer_model(case: &Case, folder: &Path) -> Result<(), Failure> {
         tokenizer: None,
         floats: &model.parameters.floats(),
         quantizers: &quantizers(&model)?,
+        codebooks: &BTreeMap::new(),
         masks: &model.masks,
     }
     .write(&observed)?;

@@ -70,10 +70,13 @@ impl Conv2d {
             .then(|| p.float(&format!("{path}.bias"), &[outputs], Initial::Zeros))
             .transpose()?;
         let operand = match weight {
-            Weight::Float(weight) => Operand::Float {
-                simulation: Simulation::new(path, weight, p.observer(path))?,
-                bias,
-            },
+            Weight::Float(weight) => {
+                let observer = p.observer(path);
+                Operand::Float {
+                    simulation: Simulation::new(p, path, weight, observer)?,
+                    bias,
+                }
+            }
             Weight::Integer(weight) => {
                 let input = p.quantizer_of_integers(path)?;
                 let shape = [outputs, inputs, kernel, kernel];

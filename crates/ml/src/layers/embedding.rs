@@ -1,11 +1,12 @@
 //! Table of vectors. Quantized, each row has a scale of its own, so that quantizing the gathered rows equals gathering
 //! quantized rows.
 
-use super::simulation::WEIGHT_BITS;
 use crate::error::{Error, Result};
 use crate::parameters::{Initial, IntegerWeight, Parameters, Weight};
+use crate::quantize::fake_quantize;
 use candle_core::{Device, Tensor};
-use orchestrate_kernels::{embedding, fake_quantize_per_channel, symmetric_scales};
+use orchestrate_kernels::{Codebook, embedding};
+use std::sync::Arc;
 
 /// A `[rows, width]` table in the precision that it was found in.
 pub struct Embedding {
@@ -14,7 +15,13 @@ pub struct Embedding {
 }
 
 enum Table {
-    Float { weight: Tensor, quantized: bool },
+    Float {
+        weight: Tensor,
+    },
+    Simulated {
+        weight: Tensor,
+        codebook: Option<Arc<Codebook>>,
+    },
     Integer(IntegerWeight),
 }
 
@@ -25,10 +32,11 @@ impl Embedding {
     /// If the tensor is missing or of another shape.
     pub fn new(p: &mut Parameters, path: &str, rows: usize, width: usize, initial: Initial) -> Result<Self> {
         let table = match p.weight(&format!("{path}.weight"), &[rows, width], initial)? {
-            Weight::Float(weight) => Table::Float {
+            Weight::Float(weight) if p.simulates_quantization() => Table::Simulated {
                 weight,
-                quantized: p.simulates_quantization(),
+                codebook: p.codebook(&format!("{path}.weight")),
             },
+            Weight::Float(weight) => Table::Float { weight },
             Weight::Integer(weight) => Table::Integer(weight),
         };
         Ok(Self { width, table })
@@ -37,29 +45,19 @@ impl Embedding {
     /// The table, where its rows are taken as they are.
     pub(super) fn plain_table(&self) -> Option<&Tensor> {
         match &self.table {
-            Table::Float {
-                weight,
-                quantized: false,
-            } => Some(weight),
-            Table::Float { quantized: true, .. } | Table::Integer(_) => None,
+            Table::Float { weight } => Some(weight),
+            Table::Simulated { .. } | Table::Integer(_) => None,
         }
     }
 
     /// `ids: u32 [...]` to `[..., width]`.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         match &self.table {
-            Table::Float {
-                weight,
-                quantized: false,
-            } => Ok(embedding(weight, ids)?),
-            Table::Float {
-                weight,
-                quantized: true,
-            } => {
+            Table::Float { weight } => Ok(embedding(weight, ids)?),
+            Table::Simulated { weight, codebook } => {
                 let gathered = embedding(weight, ids)?;
                 let rows = gathered.reshape(((), self.width))?;
-                let scales = symmetric_scales(&rows, WEIGHT_BITS)?;
-                Ok(fake_quantize_per_channel(&rows, &scales, WEIGHT_BITS)?.reshape(gathered.shape())?)
+                Ok(fake_quantize(&rows, codebook.as_deref())?.reshape(gathered.shape())?)
             }
             Table::Integer(weight) => self.gather_integers(weight, ids),
         }

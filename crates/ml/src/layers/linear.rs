@@ -30,7 +30,7 @@ impl Linear {
             Weight::Float(weight) => match p.observer(path) {
                 None if p.purpose() == Use::Infer => Operand::Packed(Box::new(PackedLinear::new(&weight, &bias)?)),
                 observer => Operand::Float {
-                    simulation: Simulation::new(path, weight, observer)?,
+                    simulation: Simulation::new(p, path, weight, observer)?,
                     bias,
                 },
             },

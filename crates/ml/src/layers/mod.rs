@@ -19,4 +19,3 @@ pub use feed_forward::FeedForward;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use self_attention::SelfAttention;
-pub use simulation::WEIGHT_BITS;

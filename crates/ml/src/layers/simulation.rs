@@ -1,28 +1,28 @@
 //! The float side of a quantizable layer: its weight, and the fake quantization of weight and input where ranges exist.
 
 use crate::error::{Error, Result};
+use crate::parameters::Parameters;
 use crate::pass::Pass;
-use crate::quantize::LONGEST_SUM;
 use crate::quantize::observer::{Observer, Ranges};
+use crate::quantize::{LONGEST_SUM, fake_quantize};
 use candle_core::Tensor;
-use orchestrate_kernels::{fake_quantize_per_channel, fake_quantize_per_tensor, symmetric_scales};
+use orchestrate_kernels::{Codebook, fake_quantize_per_tensor};
 use std::sync::Arc;
-
-/// Bits of a quantized weight.
-pub const WEIGHT_BITS: u32 = 8;
 
 /// A float weight `[out, …]` with the observer of its layer's input, if the layer is being quantized.
 pub struct Simulation {
     weight: Tensor,
+    codebook: Option<Arc<Codebook>>,
     observer: Option<Arc<Observer>>,
 }
 
 impl Simulation {
-    /// The weight of the layer `path`, whose input `observer` watches.
+    /// The weight of the layer `path` of `p`, with its codebook, if it has one; its input `observer` watches.
     ///
     /// # Errors
     /// If the layer is being quantized and has too many inputs for sums of integers.
-    pub fn new(path: &str, weight: Tensor, observer: Option<Arc<Observer>>) -> Result<Self> {
+    pub fn new(p: &Parameters, path: &str, weight: Tensor, observer: Option<Arc<Observer>>) -> Result<Self> {
+        let codebook = p.codebook(&format!("{path}.weight"));
         let inputs: usize = weight.dims().iter().skip(1).product();
         if observer.is_some() && inputs > LONGEST_SUM {
             return Err(Error::Unsuited(format!(
@@ -31,7 +31,11 @@ impl Simulation {
                 LONGEST_SUM
             )));
         }
-        Ok(Self { weight, observer })
+        Ok(Self {
+            weight,
+            codebook,
+            observer,
+        })
     }
 
     /// The weight, if nothing is quantized here.
@@ -56,8 +60,7 @@ impl Simulation {
         let Some(quantizer) = observer.quantizer() else {
             return Ok((x.clone(), self.weight.clone()));
         };
-        let scales = symmetric_scales(&self.weight, WEIGHT_BITS)?;
-        let weight = fake_quantize_per_channel(&self.weight, &scales, WEIGHT_BITS)?;
+        let weight = fake_quantize(&self.weight, self.codebook.as_deref())?;
         Ok((fake_quantize_per_tensor(x, quantizer)?, weight))
     }
 }

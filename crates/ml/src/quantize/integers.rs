@@ -1,20 +1,21 @@
 //! The integer form of a model that was trained quantization-aware: what `orchestrate predict` runs.
 
+use super::weights::{PackedIndices, integers_of};
 use crate::artifact::{
     Files, ModelArtifact, RawTensor, WEIGHTS_FILE, quantizer_tensors, write_description, write_tensors,
 };
 use crate::error::{Error, Result};
-use crate::layers::WEIGHT_BITS;
 use crate::masks::{MASKS_FILE, write_masks};
-use crate::parameters::{INPUT_SCALE, Use, WEIGHT_SCALE};
-use candle_core::{Device, Tensor};
-use orchestrate_kernels::{quantize_per_channel, symmetric_scales};
+use crate::parameters::{INPUT_SCALE, Use, WEIGHT_CODEBOOK, WEIGHT_SCALE};
+use candle_core::Device;
+use orchestrate_kernels::Codebook;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Writes the model in `files` into `folder` with every weight of a linear layer, convolution and embedding as int8, each
-/// with its scales beside it. Biases and norms stay f32.
+/// with its scales beside it; where it has a codebook, as the packed indices of its levels, with these beside it. Biases and
+/// norms stay f32.
 ///
 /// # Errors
 /// [`Error::Unsuited`] if the model was not quantized; else as [`ModelArtifact::load`] and [`Error::Io`].
@@ -31,13 +32,17 @@ pub fn write_integers(files: &Files, folder: &Path) -> Result<()> {
     let weights = loaded.parameters.weight_names();
     let mut tensors: BTreeMap<String, RawTensor> = quantizer_tensors(quantizers).collect();
     for (name, tensor) in loaded.parameters.floats() {
-        if weights.contains(&name) {
-            let (values, scales) = integers_of(&tensor)?;
-            tensors.insert(format!("{name}{WEIGHT_SCALE}"), scales);
-            tensors.insert(name, values);
-        } else {
+        if !weights.contains(&name) {
             tensors.insert(name, RawTensor::of_floats(&tensor)?);
+            continue;
         }
+        let (values, scales) = integers_of(&tensor)?;
+        tensors.insert(format!("{name}{WEIGHT_SCALE}"), RawTensor::of_floats(&scales)?);
+        let codebook = loaded.parameters.codebook(&name);
+        if let Some(codebook) = &codebook {
+            tensors.insert(format!("{name}{WEIGHT_CODEBOOK}"), RawTensor::of_levels(codebook));
+        }
+        tensors.insert(name, raw(&values, tensor.dims(), codebook.as_deref()));
     }
     write_tensors(tensors.into_iter(), &folder.join(WEIGHTS_FILE))?;
     if !loaded.masks.is_empty() {
@@ -46,17 +51,19 @@ pub fn write_integers(files: &Files, folder: &Path) -> Result<()> {
     write_description(&artifact.config, artifact.tokenizer.as_deref(), folder)
 }
 
-/// `[out, …]` as i8 and `[out]` scales.
-fn integers_of(weight: &Tensor) -> Result<(RawTensor, RawTensor)> {
-    let scales = symmetric_scales(weight, WEIGHT_BITS)?;
-    let values = quantize_per_channel(weight, &scales, WEIGHT_BITS)?;
-    let bytes = values.into_iter().map(i8::cast_unsigned).collect();
-    Ok((
-        RawTensor {
+/// `[out, …]` as i8, or the indices of their levels as `[out, bytes]`.
+fn raw(values: &[i8], shape: &[usize], codebook: Option<&Codebook>) -> RawTensor {
+    let Some(codebook) = codebook else {
+        return RawTensor {
             dtype: Dtype::I8,
-            shape: weight.dims().to_vec(),
-            bytes,
-        },
-        RawTensor::of_floats(&scales)?,
-    ))
+            shape: shape.to_vec(),
+            bytes: values.iter().map(|value| value.cast_unsigned()).collect(),
+        };
+    };
+    let packed = PackedIndices::of(values, shape[1..].iter().product(), codebook);
+    RawTensor {
+        dtype: Dtype::U8,
+        shape: vec![shape[0], packed.row_bytes],
+        bytes: packed.bytes,
+    }
 }

@@ -1,14 +1,18 @@
 //! Quantization-aware training and what it ends in: calibrated ranges, and a model in integers.
 //!
-//! Weights are int8, symmetric, with a scale for each output channel; activations are uint8 with a scale and zero point for
+//! Weights are int8, symmetric, with a scale for each output channel, and where they have a codebook no more than a few of
+//! these integers; activations are uint8 with a scale and zero point for
 //! each layer's input (Jacob et al. 2018, sections 2 and 3). Simulation and integers share one rounding rule, that of the
 //! kernels, so that the two differ by the order of sums alone.
 
 mod integers;
 pub mod observer;
+mod weights;
 
 pub use integers::write_integers;
 pub use observer::{Observer, ObserverKind};
+pub(crate) use weights::PackedIndices;
+pub use weights::{WeightScheme, fake_quantize};
 
 use crate::artifact::LoadedModel;
 use crate::batch::Rows;

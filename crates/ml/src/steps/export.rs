@@ -43,6 +43,7 @@ pub fn export(model: &Files, settings: ExportSettings, out: &Path) -> Result<Fig
                 tokenizer: artifact.tokenizer.as_deref(),
                 floats: &fold_norms(&loaded.parameters)?,
                 quantizers: &BTreeMap::new(),
+                codebooks: &BTreeMap::new(),
                 masks: &loaded.masks,
             };
             new.write(out)?;

@@ -109,6 +109,7 @@ fn write_model(
         tokenizer,
         floats: &model.parameters.floats(),
         quantizers,
+        codebooks: model.parameters.codebooks(),
         masks: &model.masks,
     }
     .write(out)

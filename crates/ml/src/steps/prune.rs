@@ -50,6 +50,7 @@ pub fn prune(model: &Files, round: &PruneRound, seed: u64, out: &Path) -> Result
         tokenizer: artifact.tokenizer.as_deref(),
         floats: &tensors,
         quantizers: &BTreeMap::new(),
+        codebooks: &BTreeMap::new(),
         masks: &masks,
     };
     new.write(out)?;

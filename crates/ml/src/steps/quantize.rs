@@ -8,7 +8,7 @@ use crate::data::Prepared;
 use crate::error::{Error, Result};
 use crate::layers::fold_norms;
 use crate::parameters::{Parameters, Use};
-use crate::quantize::{ObserverKind, calibrate, quantizers};
+use crate::quantize::{ObserverKind, WeightScheme, calibrate, quantizers};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -16,6 +16,9 @@ use std::path::Path;
 /// Settings of [`quantize`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct QuantizeSettings {
+    /// Which integers weights may be.
+    #[serde(default, skip_serializing_if = "WeightScheme::is_uniform")]
+    pub weights: WeightScheme,
     /// How the range of a layer's input is estimated.
     pub observer: ObserverKind,
     /// Training rows that the ranges start from.
@@ -41,7 +44,7 @@ pub fn quantize(
     let data = Prepared::read(data)?;
     let artifact = ModelArtifact::open(model)?;
     require_same_data(&artifact, &data)?;
-    let mut parameters = folded_parameters(&artifact, context.device)?;
+    let mut parameters = folded_parameters(&artifact, settings.weights, context.device)?;
     parameters.observe_inputs(settings.observer);
     let trainee = artifact.build(parameters, context.device)?;
     let rows = Rows::train(&data, context.device);
@@ -63,17 +66,15 @@ pub fn quantize(
     Ok(figures)
 }
 
-/// The tensors of a model that is not quantized, to be trained, its batch norms folded.
-fn folded_parameters(artifact: &ModelArtifact, device: &Device) -> Result<Parameters> {
+/// The tensors of a model that is not quantized, to be trained, its batch norms folded, and the codebooks of its weights.
+fn folded_parameters(artifact: &ModelArtifact, weights: WeightScheme, device: &Device) -> Result<Parameters> {
     let loaded = artifact.load(device, Use::Infer)?;
     if !loaded.parameters.quantizers().is_empty() {
         return Err(Error::Unsuited(
             "the model is quantized already: give this step one that is not".into(),
         ));
     }
-    Ok(Parameters::from_tensors(
-        fold_norms(&loaded.parameters)?,
-        device,
-        Use::Train,
-    ))
+    let mut parameters = Parameters::from_tensors(fold_norms(&loaded.parameters)?, device, Use::Train);
+    parameters.choose_codebooks(weights, loaded.parameters.weight_names())?;
+    Ok(parameters)
 }

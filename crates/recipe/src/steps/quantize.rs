@@ -1,9 +1,10 @@
-//! `kind = "quantize"`: calibration and quantization-aware training for 8-bit integers (Jacob et al. 2018).
+//! `kind = "quantize"`: calibration and quantization-aware training for 8-bit integers (Jacob et al. 2018), of which a
+//! codebook leaves a few (Han et al. 2016).
 
 use super::training::{self, FINETUNING};
 use crate::section::{Named, Section};
 use crate::shape::Interval;
-use orchestrate_ml::quantize::ObserverKind;
+use orchestrate_ml::quantize::{ObserverKind, WeightScheme};
 use orchestrate_ml::steps::{FinetuneSettings, QuantizeSettings};
 
 const MOST_CALIBRATION_ROWS: usize = 1_000_000;
@@ -43,7 +44,12 @@ impl Draft {
         let input = section.needed_reference("input", "step");
         let data = section.reference("data", "data set");
         let teacher = section.reference("teacher", "step");
-        section.fixed("bits", 8, "the only width that is supported");
+        section.fixed(
+            "bits",
+            8,
+            "the only width of integers: `codebook_bits` leaves fewer of them",
+        );
+        let codebook_bits = codebook_bits(&mut section);
         let observer = observer(&mut section);
         let calibration_rows = section.whole("calibration_rows", 1, MOST_CALIBRATION_ROWS);
         let distillation = training::read_optional_distillation(&mut section);
@@ -54,6 +60,7 @@ impl Draft {
                 data,
                 teacher,
                 settings: QuantizeSettings {
+                    weights: codebook_bits.map_or(WeightScheme::Uniform, |bits| WeightScheme::Codebook { bits }),
                     observer,
                     calibration_rows: calibration_rows.unwrap_or(256),
                     finetune: FinetuneSettings { training, distillation },
@@ -72,6 +79,11 @@ impl Draft {
             settings,
         }
     }
+}
+
+fn codebook_bits(section: &mut Section) -> Option<u32> {
+    let [fewest, most] = WeightScheme::INDEX_BITS.map(|bits| bits as usize);
+    Some(section.whole("codebook_bits", fewest, most)? as u32)
 }
 
 fn observer(section: &mut Section) -> ObserverKind {

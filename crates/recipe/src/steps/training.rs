@@ -101,7 +101,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
     let gradient_checkpointing = section.flag("gradient_checkpointing");
-    let precision = precision(section);
+    let precision = precision(section, epochs != Some(0));
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
@@ -123,17 +123,17 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     }
 }
 
-fn precision(section: &mut Section) -> ProductPrecision {
+fn precision(section: &mut Section, trains: bool) -> ProductPrecision {
     let [avx512, amx] = FORMS_OF_BF16.map(|(name, form)| (name, Some(form)));
     let fastest = ProductPrecision::fastest_bf16();
     let f32 = (F32, Some(ProductPrecision::F32));
     match section.choice("precision", &[f32, (BF16, fastest), avx512, amx]) {
         Some(Some(precision)) => precision,
-        Some(None) => {
+        Some(None) if trains => {
             section.warn(Problem::warning(
                 "this processor has no instructions for bf16",
                 section.place_of("precision").unwrap_or_else(|| section.place()),
-                "f32 it is here",
+                "f32 is used instead",
                 format!(
                     "where bits count more than time, name a form: {}",
                     listed(FORMS_OF_BF16.map(|(name, _)| name))
@@ -141,7 +141,7 @@ fn precision(section: &mut Section) -> ProductPrecision {
             ));
             ProductPrecision::F32
         }
-        None => ProductPrecision::default(),
+        Some(None) | None => ProductPrecision::F32,
     }
 }
 

@@ -7,7 +7,7 @@ use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::prune::{Criterion, Granularity, SparsitySchedule};
-use orchestrate_ml::quantize::ObserverKind;
+use orchestrate_ml::quantize::{ObserverKind, WeightScheme};
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::{Initialization, Precision};
 use orchestrate_ml::training::{ProductPrecision, Training};
@@ -342,6 +342,21 @@ fn a_teacher_is_listened_to_only_while_training() {
     assert_eq!(
         (quantized.teacher, quantized.settings.finetune.distillation),
         (None, None)
+    );
+}
+
+#[test]
+fn codebooks() {
+    let weights = |line: &str| {
+        quantize(&full_with("input = \"prune\"", &format!("input = \"prune\"\n{line}")))
+            .settings
+            .weights
+    };
+    assert_eq!(weights(""), WeightScheme::Uniform);
+    assert_eq!(weights("codebook_bits = 2"), WeightScheme::Codebook { bits: 2 });
+    assert_eq!(
+        weights("bits = 8\ncodebook_bits = 6"),
+        WeightScheme::Codebook { bits: 6 }
     );
 }
 

@@ -88,6 +88,15 @@ epochs = 0
 [step.read]
 kind = "export"
 input = "calibrated"
+
+[step.few]
+kind = "quantize"
+input = "halved"
+codebook_bits = 3
+
+[step.indexed]
+kind = "export"
+input = "few"
 "#;
 
 /// A residual network's way: running statistics, coupled channels, folding.

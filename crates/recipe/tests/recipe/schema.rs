@@ -34,8 +34,9 @@ const COMPANIONS: [&str; 5] = [
 ];
 
 /// Keys that are neither required nor have one value that they stand for if they are left out.
-const WITHOUT_DEFAULT: [&str; 20] = [
+const WITHOUT_DEFAULT: [&str; 21] = [
     "baseline",
+    "codebook_bits",
     "data",
     "format",
     "heads",

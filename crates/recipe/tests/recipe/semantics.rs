@@ -202,7 +202,11 @@ fn keys_that_exclude_each_other() {
     );
     assert_only(
         &with("quantize", "bits = 4"),
-        "`bits` must be 8, the only width that is supported, found the number 4",
+        "`bits` must be 8, the only width of integers: `codebook_bits` leaves fewer of them, found the number 4",
+    );
+    assert_only(
+        &with("quantize", "codebook_bits = 8"),
+        "`codebook_bits` must be a whole number from 2 to 6, found the number 8",
     );
     assert_only(
         &with("quantize", "percentile = 99"),

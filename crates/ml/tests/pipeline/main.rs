@@ -2,6 +2,8 @@
 //! pruned, quantized and run on integers.
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
 
+mod codebooks;
+
 use candle_core::Device;
 use orchestrate_ml::artifact::{Files, ModelArtifact, files_of_folder};
 use orchestrate_ml::checkpoint::Interruption;
@@ -12,7 +14,7 @@ use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::parameters::Use;
 use orchestrate_ml::predict::Predictor;
 use orchestrate_ml::prune::{Criterion, Granularity, PruneRound};
-use orchestrate_ml::quantize::ObserverKind;
+use orchestrate_ml::quantize::{ObserverKind, WeightScheme};
 use orchestrate_ml::schedule::Schedule;
 use orchestrate_ml::steps::*;
 use orchestrate_ml::training::{ProductPrecision, Training};
@@ -76,7 +78,13 @@ impl Bench {
     }
 
     fn quantize(&self, model: &str, training: Training) {
+        self.quantize_to(model, WeightScheme::Uniform, training, ["quantized", "exported"]);
+    }
+
+    /// Quantizes `model` as the first of the names, and exports that as the second.
+    fn quantize_to(&self, model: &str, weights: WeightScheme, training: Training, [quantized, exported]: [&str; 2]) {
         let settings = QuantizeSettings {
+            weights,
             observer: ObserverKind::MovingAverage,
             calibration_rows: 128,
             finetune: FinetuneSettings {
@@ -85,11 +93,11 @@ impl Bench {
             },
         };
         let (model, data) = (self.files(model), self.files("data"));
-        quantize(&model, &data, None, &settings, &context(), &self.out("quantized")).unwrap();
+        quantize(&model, &data, None, &settings, &context(), &self.out(quantized)).unwrap();
         let settings = ExportSettings {
             precision: Precision::Int8,
         };
-        export(&self.files("quantized"), settings, &self.out("exported")).unwrap();
+        export(&self.files(quantized), settings, &self.out(exported)).unwrap();
     }
 }
 
@@ -179,6 +187,26 @@ fn a_tiny_bert_learns_what_word_counts_cannot_tell_and_keeps_it_in_integers() {
     assert!((exported["accuracy"] - simulated["accuracy"]).abs() < 0.01);
     assert_eq!(exported["parameters"], simulated["parameters"]);
     assert!(exported["file_bytes"] < 0.35 * simulated["file_bytes"]);
+
+    // Word vectors are simulated row by row, as they are read, and exported as a table.
+    let training = Training {
+        max_steps: Some(100),
+        learning_rate: 2e-4,
+        ..TRAINING
+    };
+    bench.quantize_to(
+        "finetuned",
+        WeightScheme::Codebook { bits: 4 },
+        training,
+        ["few", "indexed"],
+    );
+    bench.evaluate("few", None);
+    let indexed = bench.evaluate("indexed", Some("few")).metrics;
+    assert!(
+        indexed["agreement"] > 0.99 && indexed["accuracy"] > teacher - 0.03,
+        "{indexed:?}, the teacher {teacher}"
+    );
+    assert!(indexed["file_bytes"] < 0.65 * exported["file_bytes"], "{indexed:?}");
 }
 
 #[test]
@@ -447,6 +475,7 @@ fn gradient_checkpointing_gives_the_same_bits() {
     // Quantization-aware training too: observers must not look twice.
     let quantized = |name: &str, gradient_checkpointing| {
         let settings = QuantizeSettings {
+            weights: WeightScheme::Uniform,
             observer: ObserverKind::MovingAverage,
             calibration_rows: 32,
             finetune: FinetuneSettings {
