@@ -1,5 +1,6 @@
 //! How two files of an artifact differ, in words: for sets of tensors the first that differs and by how much.
 
+use crate::parameters::WEIGHT_CODEBOOK;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,9 +31,11 @@ fn byte_difference(old: &[u8], new: &[u8]) -> String {
 /// The first tensor, in the order of their names, that differs.
 fn tensor_difference(old: &SafeTensors, new: &SafeTensors) -> Option<String> {
     let names: BTreeSet<&str> = old.names().into_iter().chain(new.names()).collect();
+    // Indices are packed, so that their bytes are no values.
+    let is_packed = |name: &str| names.contains(format!("{name}{WEIGHT_CODEBOOK}").as_str());
     names
-        .into_iter()
-        .find_map(|name| match (old.tensor(name), new.tensor(name)) {
+        .iter()
+        .find_map(|&name| match (old.tensor(name), new.tensor(name)) {
             (Ok(_), Err(_)) => Some(format!("tensor {name} is missing this time")),
             (Err(_), _) => Some(format!("tensor {name} is new this time")),
             (Ok(old), Ok(new)) if old.shape() != new.shape() || old.dtype() != new.dtype() => Some(format!(
@@ -42,7 +45,13 @@ fn tensor_difference(old: &SafeTensors, new: &SafeTensors) -> Option<String> {
                 new.dtype(),
                 new.shape()
             )),
-            (Ok(old), Ok(new)) => (old.data() != new.data()).then(|| value_difference(name, &old, &new)),
+            (Ok(old), Ok(new)) if old.data() == new.data() => None,
+            (Ok(old), Ok(new)) if old.dtype() == Dtype::U8 && is_packed(name) => Some(format!(
+                "tensor {name} {:?} of packed indices: {}",
+                old.shape(),
+                byte_difference(old.data(), new.data())
+            )),
+            (Ok(old), Ok(new)) => Some(value_difference(name, &old, &new)),
         })
 }
 
@@ -117,14 +126,20 @@ mod tests {
     use super::*;
     use crate::artifact::{RawTensor, write_tensors};
 
-    fn difference(old: &[(&str, &[f32], &[usize])], new: &[(&str, &[f32], &[usize])]) -> String {
+    fn difference(old: &[(&'static str, &[f32], &[usize])], new: &[(&'static str, &[f32], &[usize])]) -> String {
+        let raw = |tensors: &[(&'static str, &[f32], &[usize])]| -> Vec<(&str, RawTensor)> {
+            let of =
+                |(name, values, shape): &(&'static str, &[f32], &[usize])| (*name, RawTensor::of_slice(values, shape));
+            tensors.iter().map(of).collect()
+        };
+        difference_of_raw(raw(old), raw(new))
+    }
+
+    fn difference_of_raw(old: Vec<(&str, RawTensor)>, new: Vec<(&str, RawTensor)>) -> String {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, tensors: &[(&str, &[f32], &[usize])]| {
+        let write = |name: &str, tensors: Vec<(&str, RawTensor)>| {
             let path = folder.path().join(name);
-            let tensors = tensors
-                .iter()
-                .map(|(name, values, shape)| (*name, RawTensor::of_slice(values, shape)));
-            write_tensors(tensors, &path).expect("written");
+            write_tensors(tensors.into_iter(), &path).expect("written");
             path
         };
         describe_difference("model.safetensors", &write("old", old), &write("new", new))
@@ -151,6 +166,25 @@ mod tests {
         assert_eq!(
             difference(&[b], &[("b", &[0.0, 1.0, 2.0, 3.0], &[4])]),
             "model.safetensors: tensor b was F32 [2, 2] and is F32 [4]"
+        );
+    }
+
+    #[test]
+    fn packed_indices_differ_in_bytes() {
+        let file = |indices: [u8; 4]| {
+            let tensor = |dtype, shape: &[usize], bytes: &[u8]| RawTensor {
+                dtype,
+                shape: shape.to_vec(),
+                bytes: bytes.to_vec(),
+            };
+            vec![
+                ("a", tensor(Dtype::U8, &[2, 2], &indices)),
+                ("a_codebook", tensor(Dtype::I8, &[4], &[0x81, 0, 1, 2])),
+            ]
+        };
+        assert_eq!(
+            difference_of_raw(file([1, 2, 3, 4]), file([1, 2, 7, 4])),
+            "model.safetensors: tensor a [2, 2] of packed indices: byte 2 differs first"
         );
     }
 
