@@ -5,10 +5,10 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use orchestrate_kernels::{
-    ActivationQuantizer, AdamWStep, Dropout, Int8Linear, Isa, PackedInt8, PackedLinear, ProductPrecision, RandomKey,
-    RandomStream, adamw_step, attention, conv2d, cross_entropy, dropout, embedding, fake_quantize_per_channel, gelu,
-    int8_gemm, keep_freed_memory, layer_norm, linear, max_pool2d, softmax_last_dim, squared_norm, symmetric_scales,
-    with_isa,
+    ActivationQuantizer, AdamWStep, Codebook, Dropout, Int8Linear, Isa, PackedInt8, PackedLinear, ProductPrecision,
+    RandomKey, RandomStream, adamw_step, attention, conv2d, cross_entropy, dropout, embedding,
+    fake_quantize_by_codebook, fake_quantize_per_channel, gelu, int8_gemm, keep_freed_memory, layer_norm, linear,
+    max_pool2d, softmax_last_dim, squared_norm, symmetric_scales, with_isa,
 };
 use std::io::Write;
 use std::time::Instant;
@@ -132,6 +132,10 @@ fn float_ops(report: &Report) -> Result<()> {
     let scales = symmetric_scales(&weight, 8)?;
     report.op("fake_quantize_per_channel 2048x512", || {
         fake_quantize_per_channel(&weight, &scales, 8)
+    })?;
+    let codebook = Codebook::fit(&weight, &scales, 4)?;
+    report.op("fake_quantize_by_codebook 2048x512, 4 bits", || {
+        fake_quantize_by_codebook(&weight, &scales, &codebook)
     })?;
     let labels = Tensor::from_iter((0..2048u32).map(|i| i % 512), &Device::Cpu)?;
     report.op("cross_entropy 2048x512", || cross_entropy(&rows, &labels, 0.0))?;

@@ -15,16 +15,17 @@ const LARGEST: i8 = i8::MAX;
 /// Integers from −127 to 127.
 pub(crate) const INTEGERS: usize = 2 * LARGEST as usize + 1;
 
-/// The level nearest to each of these integers, as floats.
-pub(crate) type Levels = [f32; INTEGERS];
+/// The level nearest to each of these integers, as floats, at a place that a byte holds.
+pub(crate) type Levels = [f32; INTEGERS + 1];
 
 /// The levels of a tensor's weights.
 ///
 /// Invariant: there are 4, 8, 16, 32 or 64 of them, in ascending order, none below −127, and 0 is one of them, so that what is
-/// pruned stays 0.
+/// pruned stays 0. `nearest` has the index of the level nearest to each integer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codebook {
     levels: Vec<i8>,
+    nearest: Vec<u8>,
 }
 
 impl Codebook {
@@ -42,7 +43,8 @@ impl Codebook {
         if !levels.is_sorted() || levels[0] < -LARGEST || !levels.contains(&0) {
             bail!("the levels {levels:?} of a codebook, which should ascend from -127 or above and have 0 among them")
         }
-        Ok(Self { levels })
+        let nearest = (0..INTEGERS).map(|place| nearest(&levels, integer_at(place))).collect();
+        Ok(Self { levels, nearest })
     }
 
     /// The 2^`bits` levels, one of them 0, from which the weights `w: [out, ...]`, whose channels have the scales `scales: [out]`,
@@ -84,21 +86,26 @@ impl Codebook {
 
     /// The index of the level nearest to `q`; of two that are equally near the one nearer to 0.
     pub fn index_of(&self, q: i8) -> u8 {
-        let distance = |level: i8| (i16::from(level) - i16::from(q)).unsigned_abs();
-        let nearest = |&(_, &level): &(usize, &i8)| (distance(level), level.unsigned_abs());
-        let (index, _) = self
-            .levels
-            .iter()
-            .enumerate()
-            .min_by_key(nearest)
-            .expect("a codebook has levels");
-        index as u8
+        self.nearest[place_of(q.max(-LARGEST))]
     }
 
-    /// The level nearest to each integer from −127 to 127, as floats.
+    /// The level nearest to each integer.
     pub(crate) fn nearest(&self) -> Levels {
-        std::array::from_fn(|place| f32::from(self.levels[usize::from(self.index_of(integer_at(place)))]))
+        let mut nearest = [0.0; INTEGERS + 1];
+        for (level, &index) in nearest.iter_mut().zip(&self.nearest) {
+            *level = f32::from(self.levels[usize::from(index)]);
+        }
+        nearest
     }
+}
+
+fn nearest(levels: &[i8], q: i8) -> u8 {
+    let distance = |level: i8| (i16::from(level) - i16::from(q)).unsigned_abs();
+    let indices = (0u8..).zip(levels);
+    let (index, _) = indices
+        .min_by_key(|&(_, &level)| (distance(level), level.unsigned_abs()))
+        .expect("a codebook has levels");
+    index
 }
 
 fn place_of(q: i8) -> usize {

@@ -271,7 +271,8 @@ multiversion! {
         const LARGEST: f32 = (INTEGERS / 2) as f32;
         for v in values {
             let place = clamp(nearest(*v, scale), -LARGEST, LARGEST) + LARGEST;
-            let level = levels[place as usize];
+            // The rounder's low byte is the integer.
+            let level = levels[usize::from((place + crate::elementary::ROUNDER).to_bits() as u8)];
             *v = if place.is_nan() { place } else { level * scale };
         }
     }
