@@ -1,9 +1,8 @@
 //! Quantization-aware training and what it ends in: calibrated ranges, and a model in integers.
 //!
 //! Weights are int8, symmetric, with a scale for each output channel, and where they have a codebook no more than a few of
-//! these integers; activations are uint8 with a scale and zero point for
-//! each layer's input (Jacob et al. 2018, sections 2 and 3). Simulation and integers share one rounding rule, that of the
-//! kernels, so that the two differ by the order of sums alone.
+//! these integers; activations are uint8 with a scale and zero point for each layer's input (Jacob et al. 2018, sections 2 and
+//! 3). Simulation and integers share one rounding rule, that of the kernels, so that the two differ by the order of sums alone.
 
 mod integers;
 pub mod observer;
