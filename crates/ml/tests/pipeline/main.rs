@@ -305,6 +305,16 @@ fn resnet8_reads_drawn_digits_and_keeps_it_pruned_folded_and_in_integers() {
         "{exported:?}, the teacher {teacher}"
     );
     assert!(exported["agreement"] > 0.99, "{exported:?}");
+    // Codebooks are chosen for the folded weights.
+    let untrained = Training { epochs: 0, ..TRAINING };
+    let scheme = WeightScheme::Codebook { bits: 6 };
+    bench.quantize_to("finetuned", scheme, untrained, ["few", "indexed"]);
+    bench.evaluate("few", None);
+    let indexed = bench.evaluate("indexed", Some("few")).metrics;
+    assert!(
+        indexed["agreement"] > 0.99 && indexed["accuracy"] > teacher - 0.05,
+        "{indexed:?}, the teacher {teacher}"
+    );
     for name in ["folded", "quantized", "exported"] {
         let loaded = ModelArtifact::open(&bench.files(name))
             .unwrap()
