@@ -28,15 +28,15 @@ class Failed(Exception):
     """A program that did not do what it was asked for."""
 
 
-def environment(threads: int) -> dict[str, str]:
-    """That of every program: so many threads, and candle's own pool as `orchestrate build` sets it for its workers."""
-    threads = {"RAYON_NUM_THREADS": str(threads), "PEER_THREADS": str(threads)}
-    return os.environ | {"CANDLE_NUM_THREADS": "1"} | threads
+def environment(options) -> dict[str, str]:
+    """That of every program: device, threads, and candle's own pool as `orchestrate build` sets it for its workers."""
+    threads = {"RAYON_NUM_THREADS": str(options.threads), "PEER_THREADS": str(options.threads)}
+    return os.environ | {"CANDLE_NUM_THREADS": "1", "PEER_DEVICE": options.device} | threads
 
 
-def output(command: list, threads: int) -> str:
+def output(command: list, options) -> str:
     """What a program prints, once it has ended well."""
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment(threads))
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment(options))
     if ended.returncode != 0:
         raise Failed(f"{' '.join(map(str, command))} ended with {ended.returncode}:\n{ended.stderr.rstrip()}")
     return ended.stdout
@@ -45,7 +45,7 @@ def output(command: list, threads: int) -> str:
 class Side:
     """A process that runs one case in one way."""
 
-    def __init__(self, program: Path, folder: Path, case: str, name: str, threads: int):
+    def __init__(self, program: Path, folder: Path, case: str, name: str, options):
         kind, precision = name.split("-")
         self.name, self.precision, self.times = name, precision, []
         self.runs, self.processor = 0, 0.0
@@ -58,7 +58,7 @@ class Side:
         }[kind]
         pipe = subprocess.PIPE
         # What it says on standard error is shown as it is.
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment(threads))
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment(options))
         self.check = self.answer()
 
     def answer(self) -> list[float]:
@@ -125,7 +125,7 @@ class Comparison:
 
     def rates(self) -> list[float]:
         """The best rates in f32 seen so far, in GFLOP/s: of multiply-adds in registers, and of our matrix product."""
-        seen = json.loads(output([self.program, "rates"], self.options.threads))
+        seen = json.loads(output([self.program, "rates"], self.options))
         self.best = [max(pair) for pair in zip(self.best, seen, strict=True)]
         return self.best
 
@@ -136,9 +136,9 @@ class Comparison:
     def prepare(self, case: str) -> None:
         folder = self.work / case
         folder.mkdir(parents=True, exist_ok=True)
-        output([self.program, "prepare", folder, case], self.options.threads)
+        output([self.program, "prepare", folder, case], self.options)
         if case.startswith("infer"):
-            output([sys.executable, "-W", "ignore", HERE / "export_onnx.py", folder], self.options.threads)
+            output([sys.executable, "-W", "ignore", HERE / "export_onnx.py", folder], self.options)
 
     def case(self, case: str, rows: list[Row]) -> None:
         """Runs the case and prints its rows; what fails is said instead."""
@@ -146,12 +146,12 @@ class Comparison:
         try:
             self.prepare(case)
             for name in dict.fromkeys(side for row in rows for side in (row.ours, row.theirs)):
-                sides[name] = Side(self.program, self.work / case, case, name, self.options.threads)
+                sides[name] = Side(self.program, self.work / case, case, name, self.options)
             problem = disagreement(list(sides.values()))
             if problem:
                 raise Failed(problem)
             measure(list(sides.values()), self.options.rounds, self.options.seconds)
-            rates = self.rates() if case.startswith("train-bert") else None
+            rates = self.rates() if case.startswith("train-bert") and self.options.device == "cpu" else None
             for row in rows:
                 self.line(row, sides[row.ours], sides[row.theirs], rates)
         except Failed as error:
@@ -167,7 +167,8 @@ class Comparison:
         memory = [side.ask("peak")[0] for side in (ours, theirs)]
         processor = [side.processor / side.runs for side in (ours, theirs)]
         ratio = medians[1] / medians[0]
-        target = "      -" if row.target is None else f"{row.target:4.2f} {self.judge(ratio >= row.target)}"
+        judged = row.target is not None and self.options.device == "cpu"
+        target = f"{row.target:4.2f} {self.judge(ratio >= row.target)}" if judged else "      -"
         # Operations in bf16 have another peak.
         share = f"  {self.share(row.case, medians[0], rates)}" if rates and ours.precision == "f32" else ""
         ratios = f"{ratio:6.2f} {least[1] / least[0]:6.2f} {processor[1] / max(processor[0], 1e-9):6.2f}"
@@ -176,7 +177,7 @@ class Comparison:
             f"{memory[0]:6.0f} {memory[1]:6.0f} MiB{share}",
             flush=True,
         )
-        if row.memory is not None:
+        if row.memory is not None and judged:
             part = memory[0] / memory[1]
             verdict = self.judge(part <= row.memory)
             title = "  its peak memory, ours over theirs"
@@ -196,10 +197,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of every side (%(default)s)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a side's turn, about (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side (%(default)s)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of training in f32; targets are for the CPU (%(default)s)"
+    )
     parser.add_argument("--program", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     wanted = [r for r in ROWS if options.rows is None or re.search(options.rows, f"{r.title} {r.case}")]
+    if options.device != "cpu":
+        wanted = [r for r in wanted if not r.case.startswith("infer") and r.ours != "ours-bf16"]
     comparison = Comparison(options.program, options.work, options)
     ratios = f"{'ratio':>6} {'least':>6} {'cpu':>6}"
     print(f"{'work, peer':<46} {'ours ms':>9} {'peer ms':>9} {ratios}  {'target':<12}peak memory", flush=True)

@@ -72,8 +72,8 @@ class Bert(nn.Module):
 
     def forward(self, ids):
         tables = self.bert["embeddings"]
-        positions = torch.arange(ids.shape[1])
-        segment = torch.zeros(1, dtype=torch.long)
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        segment = torch.zeros(1, dtype=torch.long, device=ids.device)
         place = tables["position_embeddings"](positions) + tables["token_type_embeddings"](segment)
         x = tables["LayerNorm"](tables["word_embeddings"](ids) + place)
         *blocks, last = self.bert["encoder"]["layer"]

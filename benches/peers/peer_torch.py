@@ -12,7 +12,7 @@ from pathlib import Path
 
 import models
 import torch
-from protocol import THREADS, serve
+from protocol import DEVICE, THREADS, serve
 from torch.nn import functional as F
 
 
@@ -23,10 +23,11 @@ class Trainer:
         self.settings = json.loads((folder / "case.json").read_text())
         self.bf16 = form == "bf16"
         models.Bert.last_for_first = form == "first"
-        self.model = models.load(folder / "model").train()
+        self.model = models.load(folder / "model").to(DEVICE).train()
         distils = self.settings["work"] == "distil"
-        self.teacher = models.load(folder / "teacher").eval() if distils else None
-        self.batches = itertools.cycle(models.batches(folder, self.settings["rows"]))
+        self.teacher = models.load(folder / "teacher").to(DEVICE).eval() if distils else None
+        batches = models.batches(folder, self.settings["rows"])
+        self.batches = itertools.cycle([(inputs.to(DEVICE), labels.to(DEVICE)) for inputs, labels in batches])
         matrices = [p for p in self.model.parameters() if p.ndim >= 2]
         vectors = [p for p in self.model.parameters() if p.ndim < 2]
         groups = [
@@ -37,7 +38,7 @@ class Trainer:
 
     def step(self) -> float:
         inputs, labels = next(self.batches)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=self.bf16):
             loss = self.objective(inputs, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

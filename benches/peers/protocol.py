@@ -14,6 +14,7 @@ from pathlib import Path
 
 
 THREADS = int(os.environ.get("PEER_THREADS", os.cpu_count()))
+DEVICE = os.environ.get("PEER_DEVICE", "cpu")
 
 
 def answer(numbers: list[float]) -> None:

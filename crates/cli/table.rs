@@ -45,6 +45,8 @@ fn row(step: &StepReport, baseline: Option<&StepReport>) -> [String; 11] {
     let figure = |name: &str| step.figures.get(name).copied();
     let of_baseline = |name: &str| baseline.and_then(|step| step.figures.get(name).copied());
     let ratio = |name: &str| Some(format!("{:.1}x", of_baseline(name)? / figure(name)?));
+    // Times on two devices say nothing of the models.
+    let beside = baseline.is_some_and(|baseline| baseline.device == step.device);
     let points = || {
         Some(format!(
             "{:+.2}",
@@ -61,7 +63,7 @@ fn row(step: &StepReport, baseline: Option<&StepReport>) -> [String; 11] {
         cell(figure("latency_ms_p50").map(milliseconds)),
         cell(points()),
         cell(ratio("file_bytes")),
-        cell(ratio("latency_ms_p50")),
+        cell(ratio("latency_ms_p50").filter(|_| beside)),
         cell((step.seconds > 0.0).then(|| duration(step.seconds))),
         step.state.word().to_owned(),
     ]
@@ -181,6 +183,7 @@ mod tests {
             state: StepState::Ran,
             figures,
             seconds: 83.2,
+            device: "cpu",
         }
     }
 
@@ -208,6 +211,21 @@ mod tests {
         a-step-with-a…        -       -        -       -        -        -       -       -       -  failed
         ");
         assert!(rows.iter().all(|row| row.chars().count() <= crate::output::WIDTH));
+    }
+
+    #[test]
+    fn times_on_two_devices_are_not_compared() {
+        let mut teacher = step("teacher", [0.5, 4.0, 4.0, 4.0, 8.0]);
+        let export = step("export", [0.5, 2.0, 2.0, 2.0, 2.0]);
+        let compared = |teacher: &StepReport| {
+            let [_, row] = cells(&[teacher.clone(), export.clone()], Some("teacher"))
+                .try_into()
+                .ok()?;
+            Some([row[7].clone(), row[8].clone()])
+        };
+        assert_eq!(compared(&teacher), Some(["2.0x", "4.0x"].map(str::to_owned)));
+        teacher.device = "cuda";
+        assert_eq!(compared(&teacher), Some(["2.0x", "-"].map(str::to_owned)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::elementary;
 use crate::isa::multiversion;
-use crate::storage::{TASK, cpu_slice, elementwise_backward, is_fused, transform};
+use crate::storage::{TASK, cpu_slice, elementwise_backward, is_fused, on_cuda, transform};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -32,6 +32,9 @@ enum Elementwise {
 
 impl Elementwise {
     fn apply(self, x: &Tensor) -> Result<Tensor> {
+        if let Self::Gelu = self {
+            on_cuda!(x, gelu(x));
+        }
         if is_fused(x) {
             x.contiguous()?.apply_op1(self)
         } else {

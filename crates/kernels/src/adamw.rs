@@ -2,7 +2,7 @@
 
 use crate::isa::multiversion;
 use crate::row_gradient::RowGradient;
-use crate::storage::{TASK, change_in_place, is_fused, overwrite, rows_per_task, share_storage, slice};
+use crate::storage::{TASK, change_in_place, is_fused, on_cuda, overwrite, rows_per_task, share_storage, slice};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -27,16 +27,16 @@ pub struct AdamWStep {
 
 /// The numbers that all elements share.
 #[derive(Clone, Copy)]
-struct Factors {
-    gradient: f32,
-    decay: f32,
-    beta1: f32,
-    beta1_rest: f32,
-    beta2: f32,
-    beta2_rest: f32,
-    root: f32,
-    eps: f32,
-    rate: f32,
+pub(crate) struct Factors {
+    pub(crate) gradient: f32,
+    pub(crate) decay: f32,
+    pub(crate) beta1: f32,
+    pub(crate) beta1_rest: f32,
+    pub(crate) beta2: f32,
+    pub(crate) beta2_rest: f32,
+    pub(crate) root: f32,
+    pub(crate) eps: f32,
+    pub(crate) rate: f32,
 }
 
 /// base^exponent by squaring, so that it does not depend on the C library.
@@ -85,11 +85,12 @@ pub fn adamw_step(
     if [grad, m, v].into_iter().chain(mask).any(|t| t.shape() != shape) || cfg.step == 0 {
         bail!("adamw_step {} of tensors that do not fit {shape:?}", cfg.step)
     }
-    if !is_fused(param) {
-        return reference(param, grad, m, v, mask, cfg);
-    }
     if share_storage([param, grad, m, v].into_iter().chain(mask)) {
         bail!("adamw_step of tensors that share their storage")
+    }
+    on_cuda!(param, adamw_step(param, grad, m, v, mask, cfg.factors()));
+    if !is_fused(param) {
+        return reference(param, grad, m, v, mask, cfg);
     }
     let grad = grad.contiguous()?;
     let (g_storage, g_layout) = grad.storage_and_layout();
@@ -253,8 +254,8 @@ fn reference(p: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, mask: Option<&Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{SIZES, sample};
-    use candle_core::{DType, Var};
+    use crate::testing::{SIZES, devices, in_f64, sample};
+    use candle_core::{DType, Device, Var};
 
     const STEP: AdamWStep = AdamWStep {
         lr: 0.01,
@@ -270,27 +271,28 @@ mod tests {
     fn five_steps_agree_with_the_composition_in_f64() -> Result<()> {
         for n in SIZES.into_iter().chain([4099]) {
             let mask = sample(&[n], 9).ge(0.0)?;
-            let mut tensors = Vec::new();
-            for dtype in [DType::F32, DType::F64] {
-                let p = Var::from_tensor(&sample(&[n], 1).to_dtype(dtype)?)?;
-                let (m, v, mask) = (p.zeros_like()?, p.zeros_like()?, mask.to_dtype(dtype)?);
+            let run = |dtype: DType, device: &Device| -> Result<[Vec<f64>; 3]> {
+                let there = |t: Tensor| t.to_dtype(dtype)?.to_device(device);
+                let p = Var::from_tensor(&there(sample(&[n], 1))?)?;
+                let (m, v, mask) = (p.zeros_like()?, p.zeros_like()?, there(mask.clone())?);
                 for step in 1..=5 {
-                    let g = sample(&[n], 10 + step).to_dtype(dtype)?;
+                    let g = there(sample(&[n], 10 + step))?;
                     adamw_step(&p, &g, &m, &v, Some(&mask), &AdamWStep { step, ..STEP })?;
                 }
-                tensors.push([p.as_tensor().clone(), m, v].map(|t| t.to_dtype(DType::F64)));
-            }
-            for (ours, theirs) in tensors[0].iter().zip(&tensors[1]) {
-                let (ours, theirs) = (ours.as_ref().expect("converted"), theirs.as_ref().expect("converted"));
-                let worst = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
-                assert!(worst < 2e-6, "{worst}");
-            }
-            let p = tensors[0][0].as_ref().expect("converted").to_vec1::<f64>()?;
+                Ok([in_f64(&p)?, in_f64(&m)?, in_f64(&v)?])
+            };
+            let expected = run(DType::F64, &Device::Cpu)?;
             let masked = mask.to_vec1::<u8>()?;
-            assert!(
-                p.iter().zip(masked).all(|(p, mask)| mask == 1 || *p == 0.0),
-                "a masked parameter is not zero"
-            );
+            for device in devices() {
+                let got = run(DType::F32, device)?;
+                for (ours, theirs) in got.iter().flatten().zip(expected.iter().flatten()) {
+                    assert!((ours - theirs).abs() < 2e-6, "{ours} and {theirs} on {device:?}");
+                }
+                assert!(
+                    got[0].iter().zip(&masked).all(|(p, mask)| *mask == 1 || *p == 0.0),
+                    "a masked parameter is not zero on {device:?}"
+                );
+            }
         }
         Ok(())
     }

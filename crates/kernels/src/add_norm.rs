@@ -6,7 +6,7 @@
 use crate::affine::{hand_over_all, holds};
 use crate::dropout::{self, Dropout};
 use crate::layer_norm::{self, layer_norm, normalize_rows};
-use crate::storage::{TASK, build_chunks, cpu_slice, rows_per_task, slice, tensor, transform};
+use crate::storage::{TASK, build_chunks, cpu_slice, on_cuda, rows_per_task, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -39,6 +39,7 @@ pub fn add_norm(
         };
         return layer_norm(&(branch + x)?, weight, bias, eps);
     }
+    on_cuda!(x, add_norm(x, branch, dropout, weight, bias, eps));
     let op = AddNorm {
         width,
         eps: eps as f32,

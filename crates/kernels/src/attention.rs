@@ -9,7 +9,7 @@ use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply_into, multiply_shared};
 use crate::softmax::{self, masked_softmax_rows, softmax_backward_rows};
-use crate::storage::{Shared, cpu_slice, is_fused, slice, tensor, zeros};
+use crate::storage::{Shared, cpu_slice, is_fused, on_cuda, slice, tensor, zeros};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -42,7 +42,8 @@ pub fn attention(
         length,
         width,
     };
-    check(shape, key_mask, heads, dropout)?;
+    shape.check(key_mask, heads, dropout)?;
+    on_cuda!(q, attention(q, k, v, key_mask, heads, dropout, precision));
     if !is_fused(q) {
         return reference(q, k, v, key_mask, heads, dropout);
     }
@@ -59,31 +60,29 @@ pub(crate) struct AttentionShape {
     pub(crate) width: usize,
 }
 
-/// Checks what comes beside queries, keys and values of a shape.
-fn check(
-    AttentionShape {
-        batch,
-        queries,
-        length,
-        width,
-    }: AttentionShape,
-    key_mask: Option<&Tensor>,
-    heads: usize,
-    dropout: Option<Dropout>,
-) -> Result<()> {
-    if heads == 0 || width % heads != 0 {
-        bail!("attention of {heads} heads over a width of {width}")
+impl AttentionShape {
+    /// Checks what comes beside queries, keys and values.
+    pub(crate) fn check(self, key_mask: Option<&Tensor>, heads: usize, dropout: Option<Dropout>) -> Result<()> {
+        let Self {
+            batch,
+            queries,
+            length,
+            width,
+        } = self;
+        if heads == 0 || width % heads != 0 {
+            bail!("attention of {heads} heads over a width of {width}")
+        }
+        if let Some(mask) = key_mask
+            && mask.dims() != [batch, length]
+        {
+            bail!(
+                "attention over {:?} with a mask of {:?}",
+                [batch, length, width],
+                mask.dims()
+            )
+        }
+        dropout.map_or(Ok(()), |dropout| dropout.check(&[batch, heads, queries, length]))
     }
-    if let Some(mask) = key_mask
-        && mask.dims() != [batch, length]
-    {
-        bail!(
-            "attention over {:?} with a mask of {:?}",
-            [batch, length, width],
-            mask.dims()
-        )
-    }
-    dropout.map_or(Ok(()), |dropout| dropout.check(&[batch, heads, queries, length]))
 }
 
 fn reference(
@@ -104,7 +103,8 @@ fn reference(
     let mut scores = (split(q)?.matmul(&split(k)?.t()?)? / (depth as f64).sqrt())?;
     let mask = match key_mask {
         Some(mask) => Some(
-            mask.to_dtype(q.dtype())?
+            mask.to_device(q.device())?
+                .to_dtype(q.dtype())?
                 .ne(0.0)?
                 .to_dtype(q.dtype())?
                 .reshape((batch, 1, 1, length))?,
@@ -195,7 +195,7 @@ impl Attention {
         dropout: Option<Dropout>,
         precision: ProductPrecision,
     ) -> Result<Self> {
-        check(shape, key_mask, heads, dropout)?;
+        shape.check(key_mask, heads, dropout)?;
         let AttentionShape {
             batch,
             queries,

@@ -3,36 +3,47 @@
 //! long as no parameter is used twice: then the order of the sum differs.
 
 use crate::gradients::{gradients, hand_on};
-use crate::storage::is_fused;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, Var, bail};
+use candle_core::backend::{BackendDevice, BackendStorage};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, Layout, MetalStorage, Result, Shape, Storage, Tensor, Var, bail,
+};
 use std::sync::{Mutex, PoisonError};
 
 /// `segment(x)`, without its activations being kept. `segment` must give the same on every call; the parameters that it
-/// uses get their gradients through [`gradients`].
-///
-/// Other devices than the CPU, and other types than f32, run the segment as if there were no checkpoint.
+/// uses get their gradients through [`gradients`]. Any device and floating-point type.
 ///
 /// # Errors
 /// As `segment`.
 pub fn checkpoint(x: &Tensor, segment: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
-    if !is_fused(x) {
-        return segment(x);
+    let mut output = segment(&x.detach())?.detach();
+    if !output.is_contiguous() || output.layout().start_offset() != 0 {
+        output = output.force_contiguous()?;
     }
-    let y = segment(&x.detach())?;
-    let (shape, values) = (y.shape().clone(), y.flatten_all()?.to_vec1()?);
-    drop(y);
     x.apply_op1(Checkpoint {
-        output: Mutex::new(Some(values)),
-        shape,
+        output: Mutex::new(Some(output)),
         segment,
     })
 }
 
 struct Checkpoint<F> {
     /// What the segment gave, until the op's forward pass takes it.
-    output: Mutex<Option<Vec<f32>>>,
-    shape: Shape,
+    output: Mutex<Option<Tensor>>,
     segment: F,
+}
+
+impl<F> Checkpoint<F> {
+    /// What `copy` makes of the output's storage, and the output's shape.
+    fn forward<S>(&self, copy: impl Fn(&Storage, &Layout) -> Option<Result<S>>) -> Result<(S, Shape)> {
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(output) = output else {
+            bail!("a checkpoint is applied once")
+        };
+        let (storage, layout) = output.storage_and_layout();
+        match copy(&storage, layout) {
+            Some(copied) => Ok((copied?, layout.shape().clone())),
+            None => bail!("a segment moved its input to another device"),
+        }
+    }
 }
 
 impl<F: Fn(&Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Checkpoint<F> {
@@ -41,11 +52,24 @@ impl<F: Fn(&Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Checkpoint<F>
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match output {
-            Some(values) => Ok((CpuStorage::F32(values), self.shape.clone())),
-            None => bail!("a checkpoint is applied once"),
-        }
+        self.forward(|output, layout| match output {
+            Storage::Cpu(output) => Some(output.try_clone(layout)),
+            Storage::Cuda(_) | Storage::Metal(_) => None,
+        })
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.forward(|output, layout| match output {
+            Storage::Cuda(output) => Some(output.try_clone(layout)),
+            Storage::Cpu(_) | Storage::Metal(_) => None,
+        })
+    }
+
+    fn metal_fwd(&self, _: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+        self.forward(|output, layout| match output {
+            Storage::Metal(output) => Some(output.try_clone(layout)),
+            Storage::Cpu(_) | Storage::Cuda(_) => None,
+        })
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -62,13 +86,30 @@ impl<F: Fn(&Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Checkpoint<F>
 /// A scalar whose gradient with respect to the op's input is the one that is held.
 struct Seeded(Tensor);
 
+/// That scalar, as anything: it is not read.
+fn scalar<S>(like: &S) -> Result<(S, Shape)>
+where
+    S: BackendStorage<Device: BackendDevice<Storage = S>>,
+{
+    let shape = Shape::from(());
+    Ok((like.device().zeros_impl(&shape, like.dtype())?, shape))
+}
+
 impl CustomOp1 for Seeded {
     fn name(&self) -> &'static str {
         "seeded"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
+    fn cpu_fwd(&self, y: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        scalar(y)
+    }
+
+    fn cuda_fwd(&self, y: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        scalar(y)
+    }
+
+    fn metal_fwd(&self, y: &MetalStorage, _: &Layout) -> Result<(MetalStorage, Shape)> {
+        scalar(y)
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
@@ -79,7 +120,7 @@ impl CustomOp1 for Seeded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::sample;
+    use crate::testing::{devices, sample};
     use crate::{ProductPrecision, gelu, layer_norm, linear};
 
     fn bits(tensor: &Tensor) -> Vec<u32> {
@@ -90,8 +131,11 @@ mod tests {
     /// Two segments in a row, each with parameters of its own, one of which candle's own ops use.
     #[test]
     fn gradients_have_the_same_bits_as_without() -> Result<()> {
-        for rows in [1, 7, 65] {
-            let variable = |dims: &[usize], seed| Var::from_tensor(&sample(dims, seed));
+        for (rows, device) in [1, 7, 65]
+            .into_iter()
+            .flat_map(|rows| devices().map(move |d| (rows, d)))
+        {
+            let variable = |dims: &[usize], seed| Var::from_tensor(&sample(dims, seed).to_device(device)?);
             let input = variable(&[rows, 17], 0)?;
             let parameters: Vec<[Var; 5]> = (0..2)
                 .map(|i| {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// The mean over rows of log Σ exp(logits) − logits · target, where the target gives `label_smoothing` evenly to all
 /// classes and the rest to the label (Szegedy et al. 2016, section 7). A scalar; 0 for an empty batch.
 ///
-/// `logits: [rows, classes]`, `labels: u32 [rows]`.
+/// `logits: [rows, classes]`, `labels: u32 [rows]`, of any device.
 ///
 /// # Errors
 /// If the shapes do not fit, a label is not below `classes`, or the smoothing is not in [0, 1].
@@ -30,7 +30,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, label_smoothing: f64) -> 
         bail!("label {label} is outside of {classes} classes")
     }
     if !is_fused(logits) {
-        return reference(logits, labels, label_smoothing);
+        return reference(logits, &labels.to_device(logits.device())?, label_smoothing);
     }
     logits.contiguous()?.apply_op1(CrossEntropy {
         labels: values,

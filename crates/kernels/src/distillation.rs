@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 /// T² · mean over rows of KL(softmax(teacher / T) ‖ softmax(student / T)), a scalar (Hinton, Vinyals & Dean 2015,
 /// section 2; T² keeps the size of the gradient when T changes). 0 for an empty batch.
 ///
-/// `student` and `teacher`: logits `[rows, classes]`. The teacher gets no gradient.
+/// `student` and `teacher`: logits `[rows, classes]`. The teacher gets no gradient, and may be of any device.
 ///
 /// # Errors
 /// If the shapes differ or the temperature is not positive and finite.
@@ -22,7 +22,7 @@ pub fn distillation_loss(student: &Tensor, teacher: &Tensor, temperature: f64) -
             teacher.dims()
         )
     }
-    let teacher = teacher.detach();
+    let teacher = teacher.detach().to_device(student.device())?;
     if !is_fused(student) {
         return reference(student, &teacher, temperature);
     }

@@ -3,7 +3,7 @@
 use crate::isa::multiversion;
 use crate::philox::WIDE_NUMBERS;
 use crate::random::{RandomKey, STREAM_NUMBERS, fill_at};
-use crate::storage::{TASK, cpu_slice, is_fused, slice, tensor, transform};
+use crate::storage::{TASK, cpu_slice, is_fused, on_cuda, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// What to drop, and by which random stream.
@@ -33,14 +33,19 @@ impl Dropout {
     }
 
     /// The first number that keeps its element.
-    fn threshold(self) -> u32 {
+    pub(crate) fn threshold(self) -> u32 {
         (f64::from(self.rate) * 4_294_967_296.0) as u32
+    }
+
+    /// What an element that is kept is multiplied by.
+    pub(crate) fn scale(self) -> f32 {
+        1.0 / (1.0 - self.rate)
     }
 
     /// Multiplies `values`, which begin at element `offset`, by 0 or by 1 / (1 − rate).
     pub(crate) fn apply(self, offset: usize, values: &mut [f32]) {
         let mut numbers = [0; 4 * WIDE_NUMBERS];
-        let scale = 1.0 / (1.0 - self.rate);
+        let scale = self.scale();
         let mut offset = offset as u64;
         for piece in values.chunks_mut(numbers.len()) {
             let numbers = &mut numbers[..piece.len()];
@@ -67,6 +72,7 @@ impl Dropout {
 /// If the rate is not in [0, 1), or `x` has more than 2³⁴ elements.
 pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
     dropout.check(x.dims())?;
+    on_cuda!(x, dropout(x, dropout));
     if is_fused(x) {
         x.contiguous()?.apply_op1(Masking(dropout))
     } else {

@@ -4,10 +4,10 @@
 
 use crate::gradients::hand_over;
 use crate::row_gradient::RowGradient;
-use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice};
+use crate::storage::{build_chunks, cpu_slice, is_fused, on_cuda, rows_per_task, slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
-/// `table: [rows, width]`, `ids: u32 [...]`, to `[..., width]`.
+/// `table: [rows, width]`, `ids: u32 [...]`, of any device, to `[..., width]`.
 ///
 /// # Errors
 /// If an id is not below `rows`.
@@ -16,6 +16,7 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let positions = row_numbers(ids, rows)?;
     let mut shape = ids.dims().to_vec();
     shape.push(width);
+    on_cuda!(table, embedding(table, positions, shape.into()));
     if is_fused(table) {
         table.contiguous()?.apply_op1(Embedding {
             ids: positions,
@@ -24,7 +25,8 @@ pub fn embedding(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
             width,
         })
     } else {
-        table.index_select(&ids.flatten_all()?, 0)?.reshape(shape)
+        let ids = ids.to_device(table.device())?.flatten_all()?;
+        table.index_select(&ids, 0)?.reshape(shape)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::affine::{hand_over_all, holds};
 use crate::embedding::{embedding, row_numbers};
 use crate::layer_norm::{self, add_to, layer_norm, normalize_rows, sum_rows};
 use crate::row_gradient::RowGradient;
-use crate::storage::{build_chunks, cpu_slice, rows_per_task, slice, tensor};
+use crate::storage::{build_chunks, cpu_slice, on_cuda, rows_per_task, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -43,8 +43,10 @@ pub fn embedding_norm(
     }
     let mut shape = ids.dims().to_vec();
     shape.push(width);
+    let ids = row_numbers(ids, rows)?;
+    on_cuda!(places, embedding_norm(places, table, ids, shape, weight, bias, eps));
     places.contiguous()?.apply_op1(EmbeddingNorm {
-        ids: row_numbers(ids, rows)?,
+        ids,
         shape: shape.into(),
         eps: eps as f32,
         table: table.clone(),

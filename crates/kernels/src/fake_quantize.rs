@@ -6,7 +6,7 @@
 use crate::codebook::{Codebook, INTEGERS, Levels};
 use crate::elementary::{clamp, round_ties_even};
 use crate::isa::multiversion;
-use crate::storage::{TASK, cpu_slice, elementwise_backward, is_fused, slice, tensor, transform};
+use crate::storage::{TASK, cpu_slice, elementwise_backward, is_fused, on_cuda, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -67,8 +67,12 @@ fn per_channel(w: &Tensor, scales: &Tensor, limit: f32, codebook: Option<&Codebo
             scales.dims()
         )
     }
-    let scales = scales.detach();
+    let scales = scales.detach().to_device(w.device())?;
     let levels = codebook.map(Codebook::nearest);
+    on_cuda!(
+        w,
+        fake_quantize_per_channel(w, &scales, limit, levels.as_ref().map(|levels| levels.as_slice()))
+    );
     if !is_fused(w) {
         return channel_reference(w, &scales, limit, levels.as_ref());
     }
@@ -182,6 +186,7 @@ pub fn symmetric_scales(w: &Tensor, bits: u32) -> Result<Tensor> {
     if width == 0 {
         return Tensor::ones(channels, w.dtype(), w.device());
     }
+    on_cuda!(&w, symmetric_scales(&w, limit));
     if !is_fused(&w) {
         let largest = w.reshape((channels, width))?.abs()?.max(1)?;
         let zeros = largest.eq(0.0)?.to_dtype(w.dtype())?;
@@ -232,6 +237,7 @@ pub fn fake_quantize_per_tensor(x: &Tensor, q: ActivationQuantizer) -> Result<Te
     if !(q.scale > 0.0 && q.scale.is_finite()) {
         bail!("an activation scale of {}", q.scale)
     }
+    on_cuda!(x, fake_quantize_per_tensor(x, q));
     if is_fused(x) {
         x.contiguous()?.apply_op1(PerTensor(q))
     } else {
@@ -330,7 +336,7 @@ pub(crate) fn quantize_activations(values: &[f32], q: ActivationQuantizer) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
+    use crate::testing::{Differences, SIZES, check, devices, same_bits_everywhere, sample};
     use candle_core::{DType, Device, Var};
 
     const QUANTIZER: ActivationQuantizer = ActivationQuantizer {
@@ -373,6 +379,32 @@ mod tests {
                     Differences::Skip,
                     1e-6,
                 )?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_device_gives_the_same_integers() -> Result<()> {
+        for n in SIZES.into_iter().chain([9000]) {
+            let x = sample(&[5, n], 1);
+            let codebook = Codebook::fit(&x, &symmetric_scales(&x, 8)?, 3)?;
+            let all = |x: &Tensor| -> Result<Vec<Vec<f32>>> {
+                let scales = [4, 8].map(|bits| symmetric_scales(x, bits));
+                let [of_4, of_8] = [scales[0].as_ref(), scales[1].as_ref()].map(|s| s.expect("scales of a matrix"));
+                let values = [
+                    of_4.clone(),
+                    of_8.clone(),
+                    fake_quantize_per_channel(x, of_4, 4)?,
+                    fake_quantize_per_channel(x, of_8, 8)?,
+                    fake_quantize_by_codebook(x, of_8, &codebook)?,
+                    fake_quantize_per_tensor(x, QUANTIZER)?,
+                ];
+                values.iter().map(|t| t.flatten_all()?.to_vec1()).collect()
+            };
+            let expected = all(&x)?;
+            for device in devices() {
+                assert!(all(&x.to_device(device)?)? == expected, "5 × {n} on {device:?}");
             }
         }
         Ok(())

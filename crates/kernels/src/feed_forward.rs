@@ -7,7 +7,7 @@ use crate::activation::{gelu, gelu_gradient, gelu_of};
 use crate::affine::{Affine, Kept, holds};
 use crate::precision::ProductPrecision;
 use crate::product::Output;
-use crate::storage::{cpu_slice, slice, tensor};
+use crate::storage::{cpu_slice, on_cuda, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 
 /// gelu(x · W₁ᵀ + b₁) · W₂ᵀ + b₂. `x: [..., n]`, `inner: n → m`, `outer: m → k`, to `[..., k]`.
@@ -28,6 +28,7 @@ pub fn feed_forward(x: &Tensor, inner: &Affine, outer: &Affine, precision: Produ
     if !holds(x, inner.parameters().into_iter().chain(outer.parameters())) {
         return outer.apply(&gelu(&inner.apply(x, precision)?)?, precision);
     }
+    on_cuda!(x, feed_forward(x, inner, outer, precision));
     x.contiguous()?.apply_op1(FeedForward {
         inner: inner.clone(),
         outer: outer.clone(),

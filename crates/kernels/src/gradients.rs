@@ -38,10 +38,7 @@ impl Gradient {
     }
 
     /// Σ g² in f64, in an order that depends on the variable's shape alone.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    pub fn squared_norm(&self) -> Result<f64> {
+    fn squared_norm(&self) -> Result<f64> {
         match self {
             Self::Dense(gradient) => squared_norm(gradient),
             Self::Rows(rows) => Ok(squared_norm_of_rows(rows)),
@@ -121,6 +118,31 @@ impl Gradients {
     }
 }
 
+/// Σ g² over all elements of all `gradients`, in f64, in an order that depends on their shapes alone.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn squared_norm_of_all<'a>(gradients: impl IntoIterator<Item = &'a Gradient>) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    let mut on_cuda: Vec<&Tensor> = Vec::new();
+    let mut sum = 0.0;
+    for gradient in gradients {
+        match gradient {
+            // Waiting for the device at every tensor takes longer than to add them up.
+            #[cfg(feature = "cuda")]
+            Gradient::Dense(dense) if dense.device().is_cuda() && dense.dtype() == candle_core::DType::F32 => {
+                on_cuda.push(dense);
+            }
+            gradient => sum += gradient.squared_norm()?,
+        }
+    }
+    #[cfg(feature = "cuda")]
+    {
+        sum += crate::cuda::squared_norm_of_all(&on_cuda)?;
+    }
+    Ok(sum)
+}
+
 /// The gradients of the scalar `loss`.
 ///
 /// # Errors
@@ -165,12 +187,29 @@ pub(crate) fn hand_over(input: &Tensor, gradient: impl Into<Gradient>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::sample;
+    use crate::testing::{devices, sample};
     use crate::{ProductPrecision, embedding, layer_norm, linear};
     use candle_core::{Device, Var};
 
     fn values(tensor: &Tensor) -> Vec<f32> {
         tensor.flatten_all().and_then(|t| t.to_vec1()).expect("a tensor of f32")
+    }
+
+    #[test]
+    fn the_norm_of_all_is_that_of_their_elements() -> Result<()> {
+        let tensors = [1, 3, 8193, 100_003].map(|count| sample(&[count], count as u64));
+        let all = tensors.iter().flat_map(values).map(|v| f64::from(v).powi(2));
+        let expected: f64 = all.sum();
+        for device in devices() {
+            let gradients: Vec<Gradient> = tensors
+                .iter()
+                .map(|t| t.to_device(device).map(Gradient::from))
+                .collect::<Result<_>>()?;
+            let norm = squared_norm_of_all(&gradients)?;
+            assert!((norm - expected).abs() < 1e-6 * expected, "{norm} on {device:?}");
+        }
+        assert_eq!(squared_norm_of_all([])?, 0.0);
+        Ok(())
     }
 
     /// A loss in which a weight is used twice by our ops and once by candle's.

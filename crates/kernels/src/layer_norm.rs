@@ -6,7 +6,7 @@
 use crate::gradients::hand_over;
 use crate::isa::multiversion;
 use crate::lanes;
-use crate::storage::{build_chunks, cpu_slice, is_fused, rows_per_task, slice, tensor, transform};
+use crate::storage::{build_chunks, cpu_slice, is_fused, on_cuda, rows_per_task, slice, tensor, transform};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -31,6 +31,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
             bias.dims()
         )
     }
+    on_cuda!(x, layer_norm(x, weight, bias, eps));
     if !is_fused(x) || width == 0 {
         return reference(x, weight, bias, eps);
     }

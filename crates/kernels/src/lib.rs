@@ -28,6 +28,8 @@ mod checkpoint;
 mod codebook;
 mod conv2d;
 mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod direct_conv2d;
 mod distillation;
 mod dropout;
@@ -90,7 +92,7 @@ pub use fake_quantize::{
     quantize_per_channel, symmetric_scales,
 };
 pub use feed_forward::feed_forward;
-pub use gradients::{Gradient, Gradients, gradients};
+pub use gradients::{Gradient, Gradients, gradients, squared_norm_of_all};
 pub use int8::{Int8Conv2d, Int8Linear, PackedInt8, QuantizedActivations, int8_feed_forward, int8_gemm};
 pub use isa::{Isa, with_isa};
 pub use layer_norm::layer_norm;

@@ -5,7 +5,7 @@ use crate::layer_norm::{add_to, sum_rows};
 use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply};
-use crate::storage::{cpu_slice, is_fused, slice, tensor};
+use crate::storage::{cpu_slice, is_fused, on_cuda, slice, tensor};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -29,6 +29,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, precision: Pro
             weight.dims()
         )
     }
+    on_cuda!(x, linear(x, weight, bias, precision));
     if !is_fused(x) {
         return reference(x, weight, bias);
     }

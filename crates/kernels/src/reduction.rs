@@ -3,7 +3,7 @@
 use crate::isa::multiversion;
 use crate::lanes;
 use crate::row_gradient::RowGradient;
-use crate::storage::{TASK, is_fused, slice};
+use crate::storage::{TASK, is_fused, on_cuda, slice};
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -71,7 +71,18 @@ pub fn min_max(x: &Tensor) -> Result<(f32, f32)> {
     if x.elem_count() == 0 {
         bail!("the range of an empty tensor")
     }
-    let (low, high) = if is_fused(x) {
+    let (low, high) = extremes(x)?;
+    if low.is_nan() || high.is_nan() {
+        bail!("the range of a tensor with NaN")
+    } else {
+        Ok((low, high))
+    }
+}
+
+/// As [`min_max`], of a tensor with elements; NaN if there is one.
+fn extremes(x: &Tensor) -> Result<(f32, f32)> {
+    on_cuda!(x, min_max(x));
+    if is_fused(x) {
         let x = x.detach().contiguous()?;
         let (storage, layout) = x.storage_and_layout();
         let parts: Vec<(f32, f32)> = slice(&storage, layout)?.par_chunks(PART).map(range).collect();
@@ -80,23 +91,14 @@ pub fn min_max(x: &Tensor) -> Result<(f32, f32)> {
             let low = if b.0 < a.0 || b.0.is_nan() { b.0 } else { a.0 };
             (low, if b.1 > a.1 || b.1.is_nan() { b.1 } else { a.1 })
         };
-        parts
-            .into_iter()
-            .reduce(widen)
-            .expect("a tensor with elements has parts")
-    } else {
-        let x = x.detach().to_dtype(DType::F32)?;
-        if x.ne(&x)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()? > 0.0 {
-            (f32::NAN, f32::NAN)
-        } else {
-            (x.min_all()?.to_scalar::<f32>()?, x.max_all()?.to_scalar::<f32>()?)
-        }
-    };
-    if low.is_nan() || high.is_nan() {
-        bail!("the range of a tensor with NaN")
-    } else {
-        Ok((low, high))
+        let all = parts.into_iter().reduce(widen);
+        return Ok(all.expect("a tensor with elements has parts"));
     }
+    let x = x.detach().to_dtype(DType::F32)?;
+    if x.ne(&x)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()? > 0.0 {
+        return Ok((f32::NAN, f32::NAN));
+    }
+    Ok((x.min_all()?.to_scalar::<f32>()?, x.max_all()?.to_scalar::<f32>()?))
 }
 
 fn sum_of_squares(x: &[f32]) -> f64 {
@@ -167,7 +169,7 @@ multiversion! {
 mod tests {
     use super::*;
     use crate::isa::{Isa, with_isa};
-    use crate::testing::sample;
+    use crate::testing::{devices, sample};
     use candle_core::Device;
 
     #[test]
@@ -194,6 +196,10 @@ mod tests {
         let exact: f64 = x.to_vec1::<f32>()?.iter().map(|v| f64::from(*v).powi(2)).sum();
         let norm = squared_norm(&x)?;
         assert!((norm - exact).abs() < 1e-9 * exact);
+        for device in devices() {
+            let there = squared_norm(&x.to_device(device)?)?;
+            assert!((there - exact).abs() < 1e-5 * exact, "{there} on {device:?}");
+        }
         for threads in 1..=3 {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -217,10 +223,13 @@ mod tests {
                     assert!(all_finite(&Tensor::new(values.as_slice(), &Device::Cpu)?)?);
                     values[place] = bad;
                     let x = Tensor::new(values, &Device::Cpu)?;
-                    assert!(!all_finite(&x)?, "{bad} at {place} of {n}");
-                    assert!(!all_finite(&x.to_dtype(DType::F64)?)?, "{bad} at {place} of {n}");
-                    assert_eq!(min_max(&x).is_err(), bad.is_nan());
-                    assert_eq!(min_max(&x.to_dtype(DType::F64)?).is_err(), bad.is_nan());
+                    let elsewhere = devices().map(|device| x.to_device(device));
+                    for x in elsewhere.chain([x.to_dtype(DType::F64)]) {
+                        let x = x?;
+                        let what = || format!("{bad} at {place} of {n} on {:?}", x.device());
+                        assert!(!all_finite(&x)?, "{}", what());
+                        assert_eq!(min_max(&x).is_err(), bad.is_nan(), "{}", what());
+                    }
                 }
             }
         }
@@ -234,7 +243,9 @@ mod tests {
         let rows = x.to_vec2::<f32>()?;
         let column = rows.iter().map(|row| row[5]);
         let expected = column.fold((f32::MAX, f32::MIN), |(low, high), v| (low.min(v), high.max(v)));
-        assert_eq!(min_max(&x.narrow(1, 5, 1)?)?, expected);
+        for device in devices() {
+            assert_eq!(min_max(&x.to_device(device)?.narrow(1, 5, 1)?)?, expected);
+        }
         assert!(min_max(&sample(&[0], 1)).is_err());
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::attention::{Attention, AttentionShape, attention};
 use crate::dropout::Dropout;
 use crate::precision::ProductPrecision;
 use crate::product::Output;
-use crate::storage::{cpu_slice, slice, tensor, zeros};
+use crate::storage::{cpu_slice, on_cuda, slice, tensor, zeros};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 
@@ -99,6 +99,11 @@ pub fn self_attention(
         length,
         width: context,
     };
+    shape.check(key_mask, heads, dropout)?;
+    on_cuda!(
+        x,
+        self_attention(x, projections, key_mask, heads, queries, dropout, precision)
+    );
     x.contiguous()?.apply_op1(SelfAttention {
         projections: projections.clone(),
         attention: Attention::new(shape, key_mask, heads, dropout, precision)?,

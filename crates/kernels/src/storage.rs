@@ -20,6 +20,22 @@ pub(crate) fn is_fused(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
+/// Whether ops on `tensor` with their backward passes are one op each, on the CPU or on CUDA.
+pub(crate) fn is_one_op(tensor: &Tensor) -> bool {
+    is_fused(tensor) || cfg!(feature = "cuda") && tensor.device().is_cuda() && tensor.dtype() == DType::F32
+}
+
+/// Returns what the op of [`crate::cuda`] gives, if this build has it and the tensor is f32 on CUDA.
+macro_rules! on_cuda {
+    ($tensor:expr, $op:ident($($argument:expr),*)) => {
+        #[cfg(feature = "cuda")]
+        if $tensor.device().is_cuda() && $tensor.dtype() == candle_core::DType::F32 {
+            return crate::cuda::$op($($argument),*);
+        }
+    };
+}
+pub(crate) use on_cuda;
+
 /// The elements of a contiguous f32 CPU storage, in order.
 pub(crate) fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else {

@@ -6,12 +6,36 @@ use crate::gradients::gradients;
 use crate::isa::{Isa, with_isa};
 use crate::random::{RandomKey, RandomStream};
 use candle_core::{DType, Device, Result, Tensor, Var};
+use std::sync::LazyLock;
 
 /// Widths that are no multiple of any vector.
 pub(crate) const SIZES: [usize; 7] = [1, 3, 7, 17, 63, 65, 513];
 
 /// The largest difference between a fused op and its composition in f64 at [`SIZES`], where a test has no other.
 pub(crate) const TOLERANCE: f64 = 5e-6;
+
+/// What is granted to an op on an accelerator, whose sums are in another order or of more roundings, where the CPU's kernel
+/// is granted `tolerance`.
+fn of_accelerator(tolerance: f64) -> f64 {
+    (20.0 * tolerance).min(tolerance.max(1e-3))
+}
+
+/// The device besides the CPU that this build is for, if it is for one: then the machine must have it.
+static ACCELERATOR: LazyLock<Option<Device>> = LazyLock::new(|| {
+    let device = if cfg!(feature = "cuda") {
+        Device::new_cuda(0)
+    } else if cfg!(feature = "metal") {
+        Device::new_metal(0)
+    } else {
+        return None;
+    };
+    Some(device.expect("tests of a build for an accelerator need one"))
+});
+
+/// The CPU, and the accelerator where there is one.
+pub(crate) fn devices() -> impl Iterator<Item = &'static Device> {
+    std::iter::once(&Device::Cpu).chain(ACCELERATOR.as_ref())
+}
 
 /// A quarter of the elements.
 pub(crate) const DROPOUT: Dropout = Dropout {
@@ -46,12 +70,17 @@ pub(crate) enum Differences {
 /// A scalar that depends on every output with another weight.
 fn weigh(y: &Tensor) -> Result<Tensor> {
     let weights = sample(&[y.elem_count()], 99).to_dtype(y.dtype())?.reshape(y.shape())?;
-    (y * weights)?.sum_all()
+    (y * weights.to_device(y.device())?)?.sum_all()
 }
 
 /// The output and the gradients of all inputs.
-fn run(inputs: &[&Tensor], dtype: DType, op: &dyn Fn(&[&Tensor]) -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
-    let (y, gradients) = run_where_there_are_gradients(inputs, dtype, op)?;
+fn run(
+    inputs: &[&Tensor],
+    dtype: DType,
+    device: &Device,
+    op: &dyn Fn(&[&Tensor]) -> Result<Tensor>,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let (y, gradients) = run_where_there_are_gradients(inputs, dtype, device, op)?;
     let gradients = gradients.into_iter().enumerate();
     let gradients = gradients.map(|(i, gradient)| gradient.unwrap_or_else(|| panic!("input {i} has no gradient")));
     Ok((y, gradients.collect()))
@@ -61,11 +90,12 @@ fn run(inputs: &[&Tensor], dtype: DType, op: &dyn Fn(&[&Tensor]) -> Result<Tenso
 fn run_where_there_are_gradients(
     inputs: &[&Tensor],
     dtype: DType,
+    device: &Device,
     op: &dyn Fn(&[&Tensor]) -> Result<Tensor>,
 ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
     let variables: Vec<Var> = inputs
         .iter()
-        .map(|x| Var::from_tensor(&x.to_dtype(dtype)?))
+        .map(|x| Var::from_tensor(&x.to_dtype(dtype)?.to_device(device)?))
         .collect::<Result<_>>()?;
     let tensors: Vec<&Tensor> = variables.iter().map(Var::as_tensor).collect();
     let y = op(&tensors)?;
@@ -77,10 +107,17 @@ fn run_where_there_are_gradients(
     Ok((y, gradients))
 }
 
+/// The elements of a tensor of any device, row by row.
+pub(crate) fn in_f64(t: &Tensor) -> Result<Vec<f64>> {
+    t.to_device(&Device::Cpu)?
+        .to_dtype(DType::F64)?
+        .flatten_all()?
+        .to_vec1()
+}
+
 fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64, what: &str) -> Result<()> {
     assert_eq!(got.dims(), expected.dims(), "{what}");
-    let flat = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
-    let (got, expected) = (flat(got)?, flat(expected)?);
+    let (got, expected) = (in_f64(got)?, in_f64(expected)?);
     let size = expected.iter().fold(1.0f64, |size, v| size.max(v.abs()));
     for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
         assert!(
@@ -92,7 +129,8 @@ fn assert_close(got: &Tensor, expected: &Tensor, tolerance: f64, what: &str) -> 
 }
 
 /// Compares the fused `op` in f32 with `reference` in f64, outputs and every gradient, and the gradients of `reference`
-/// with finite differences. `tolerance` is relative to the largest element, or absolute below 1.
+/// with finite differences; where there is an accelerator, `op` there as well. `tolerance` is relative to the largest
+/// element, or absolute below 1.
 pub(crate) fn check(
     inputs: &[&Tensor],
     op: impl Fn(&[&Tensor]) -> Result<Tensor>,
@@ -100,11 +138,17 @@ pub(crate) fn check(
     differences: Differences,
     tolerance: f64,
 ) -> Result<()> {
-    let (y, gradients) = run(inputs, DType::F32, &op)?;
-    let (expected, expected_gradients) = run(inputs, DType::F64, &reference)?;
-    assert_close(&y, &expected, tolerance, "output")?;
-    for (i, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
-        assert_close(gradient, expected, tolerance, &format!("gradient of input {i}"))?;
+    let (expected, expected_gradients) = run(inputs, DType::F64, &Device::Cpu, &reference)?;
+    let accelerator = ACCELERATOR.as_ref().map(|device| (device, of_accelerator(tolerance)));
+    for (device, tolerance) in [(&Device::Cpu, tolerance)].into_iter().chain(accelerator) {
+        let (y, gradients) = run(inputs, DType::F32, device, &op)?;
+        assert_close(&y, &expected, tolerance, &format!("output on {device:?}"))?;
+        for (i, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+            let what = format!("gradient of input {i} on {device:?}");
+            assert_close(gradient, expected, tolerance, &what)?;
+        }
+    }
+    for (i, expected) in expected_gradients.iter().enumerate() {
         if differences == Differences::Central {
             check_differences(inputs, &reference, i, expected)?;
         }
@@ -144,9 +188,10 @@ fn check_differences(
 }
 
 /// The output's shape over an empty batch, whose backward pass must give zeros to every input. An input of no elements may
-/// go without, for candle's sums of such tensors are their first term.
+/// go without, for candle's sums of such tensors are their first term. On the CPU: on CUDA some of candle's own ops cannot do
+/// with nothing.
 pub(crate) fn empty_batch(inputs: &[&Tensor], op: impl Fn(&[&Tensor]) -> Result<Tensor>) -> Result<Vec<usize>> {
-    let (y, gradients) = run_where_there_are_gradients(inputs, DType::F32, &op)?;
+    let (y, gradients) = run_where_there_are_gradients(inputs, DType::F32, &Device::Cpu, &op)?;
     for (i, (gradient, input)) in gradients.iter().zip(inputs).enumerate() {
         let Some(gradient) = gradient else {
             assert_eq!(input.elem_count(), 0, "input {i} has no gradient");
@@ -177,7 +222,7 @@ pub(crate) fn bits(t: &Tensor) -> Result<Vec<u32>> {
 /// Asserts that output and gradients have the same bits with 1, 2 and 3 threads and on every instruction set.
 pub(crate) fn same_bits_everywhere(inputs: &[&Tensor], op: impl Fn(&[&Tensor]) -> Result<Tensor> + Sync) -> Result<()> {
     same_everywhere(|| {
-        let (y, gradients) = run(inputs, DType::F32, &op)?;
+        let (y, gradients) = run(inputs, DType::F32, &Device::Cpu, &op)?;
         std::iter::once(&y)
             .chain(&gradients)
             .map(bits)

@@ -10,7 +10,8 @@ use orchestrate_kernels::RandomStream;
 /// What a model is run on.
 #[derive(Debug)]
 pub enum BatchInput {
-    /// Token ids `u32 [B, S]`, padded to the longest; `mask: f32 [B, S]` is 1 where a token is, absent if all are.
+    /// Token ids `u32 [B, S]`, padded to the longest, on the CPU, where ops read them; `mask: f32 [B, S]` is 1 where a token
+    /// is, absent if all are.
     Text {
         /// Token ids.
         ids: Tensor,
@@ -49,7 +50,7 @@ impl Batch {
         let shape = (rows.len(), longest);
         let padded = rows.iter().any(|r| r.len() < longest);
         let mask = padded.then(|| Tensor::from_vec(mask, shape, device)).transpose()?;
-        let ids = Tensor::from_vec(ids, shape, device)?;
+        let ids = Tensor::from_vec(ids, shape, &Device::Cpu)?;
         Ok(Self {
             input: BatchInput::Text { ids, mask },
             len: rows.len(),
@@ -137,13 +138,13 @@ impl<'a> Rows<'a> {
         self.split.labels()[row]
     }
 
-    /// The classes of `rows` as a tensor `u32 [B]`.
+    /// The classes of `rows` as a tensor `u32 [B]` on the CPU, where losses read them.
     ///
     /// # Errors
-    /// If the device has no room.
+    /// If there is no room.
     pub fn labels(&self, rows: &[usize]) -> Result<Tensor> {
         let labels: Vec<u32> = rows.iter().map(|&r| self.label(r)).collect();
-        Ok(Tensor::from_vec(labels, rows.len(), &self.device)?)
+        Ok(Tensor::from_vec(labels, rows.len(), &Device::Cpu)?)
     }
 
     /// The batch of `rows`, in this order.

@@ -90,15 +90,15 @@ impl DeviceChoice {
     /// The numerics class: results are promised equal, bit for bit, only within one class.
     ///
     /// On the CPU it names the precision and the architecture, on which alone the promise is tested: vector instructions and
-    /// threads make no difference. On a GPU it names the backend, whose atomics make no promise at all, and which has f32
-    /// only.
+    /// threads make no difference. On a GPU it names the backend, which makes no promise at all; Metal has f32 only.
     pub fn numerics(self, precision: ProductPrecision) -> String {
         let architecture = std::env::consts::ARCH;
         match (self.resolve(), precision) {
             (Self::Cpu | Self::Auto, ProductPrecision::F32) => format!("cpu-f32-{architecture}"),
             (Self::Cpu | Self::Auto, ProductPrecision::Bf16) => format!("cpu-bf16-{architecture}"),
             (Self::Cpu | Self::Auto, ProductPrecision::Bf16Amx) => format!("cpu-bf16-amx-{architecture}"),
-            (Self::Cuda, _) => "cuda-f32".into(),
+            (Self::Cuda, ProductPrecision::F32) => "cuda-f32".into(),
+            (Self::Cuda, ProductPrecision::Bf16 | ProductPrecision::Bf16Amx) => "cuda-bf16".into(),
             (Self::Metal, _) => "metal-f32".into(),
         }
     }

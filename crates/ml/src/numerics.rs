@@ -1,5 +1,6 @@
 //! The names of precisions, as settings and keys have them.
 
+use candle_core::Device;
 use orchestrate_kernels::ProductPrecision;
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +19,9 @@ pub(crate) fn is_default(precision: &ProductPrecision) -> bool {
     *precision == ProductPrecision::default()
 }
 
-/// Says so where products in `precision` take long here.
-pub(crate) fn warn_of_emulation(precision: ProductPrecision) {
-    if precision.is_emulated() {
+/// Says so where products in `precision` take long on `device`.
+pub(crate) fn warn_of_emulation(precision: ProductPrecision, device: &Device) {
+    if device.is_cpu() && precision.is_emulated() {
         let (name, missing) = match precision {
             ProductPrecision::Bf16Amx => ("bf16-amx", "AMX"),
             ProductPrecision::Bf16 | ProductPrecision::F32 => ("bf16", "avx512_bf16"),

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::masks::Masks;
 use candle_core::{Tensor, Var};
 use orchestrate_kernels::{
-    AdamWStep, Gradient, Gradients, MovingRows, SgdStep, adamw_step, adamw_step_of_rows, sgd_step,
+    AdamWStep, Gradient, Gradients, MovingRows, SgdStep, adamw_step, adamw_step_of_rows, sgd_step, squared_norm_of_all,
 };
 use serde::{Deserialize, Serialize};
 
@@ -121,14 +121,12 @@ impl Optimizer {
     /// If a tensor operation fails.
     pub fn step(&mut self, mut gradients: Gradients, learning_rate: f64) -> Result<f64> {
         let mut reached = Vec::with_capacity(self.slots.len());
-        let mut sum = 0.0;
         for slot in &mut self.slots {
             if let Some(gradient) = gradients.take(&slot.parameter) {
-                sum += gradient.squared_norm()?;
                 reached.push((slot, gradient));
             }
         }
-        let norm = sum.sqrt();
+        let norm = squared_norm_of_all(reached.iter().map(|(_, gradient)| gradient))?.sqrt();
         if !norm.is_finite() {
             return Ok(norm);
         }

@@ -151,7 +151,7 @@ pub fn fit(
         return Err(Error::Unsuited("there are no training rows".into()));
     }
     warn_of_idle_checkpointing(trainee, settings);
-    numerics::warn_of_emulation(settings.precision);
+    numerics::warn_of_emulation(settings.precision, context.device);
     let course = Course::new(settings, rows.len(), !trainee.parameters.observers().is_empty());
     let optimizer = Optimizer::new(
         settings.optimizer_settings(),

@@ -1,11 +1,12 @@
 //! Training on the fused kernels in f32 has the losses of the same training on plain candle ops in f64, which is what the
-//! kernels are composed of where no fused one runs.
+//! kernels are composed of where no fused one runs. In a build for an accelerator, training there has them too.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use candle_core::{DType, Device, Tensor};
 use orchestrate_kernels::{cross_entropy, gradients};
 use orchestrate_ml::batch::{Batch, BatchInput};
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::masks::Masks;
 use orchestrate_ml::models::{Architecture, Input, ModelSpec};
 use orchestrate_ml::optimizer::{Optimizer, OptimizerKind, OptimizerSettings};
@@ -20,17 +21,18 @@ const CLASSES: usize = 3;
 /// Largest relative difference of a step's losses.
 const TOLERANCE: f64 = 1e-5;
 
-/// The loss of each step from `tensors` on, all computed in `dtype`. Nothing is dropped.
+/// The loss of each step from `tensors` on, all computed in `dtype` on `device`. Nothing is dropped.
 fn losses(
     architecture: &Architecture,
     tensors: &BTreeMap<String, Tensor>,
     batches: &[(Batch, Tensor)],
     kind: OptimizerKind,
     dtype: DType,
+    device: &Device,
 ) -> Vec<f64> {
-    let of_type = |(name, tensor): (&String, &Tensor)| (name.clone(), tensor.to_dtype(dtype).unwrap());
-    let tensors = tensors.iter().map(of_type).collect();
-    let mut parameters = Parameters::from_tensors(tensors, &Device::Cpu, Use::Train);
+    let there = |tensor: &Tensor| tensor.to_dtype(dtype).unwrap().to_device(device).unwrap();
+    let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), there(tensor)));
+    let mut parameters = Parameters::from_tensors(tensors.collect(), device, Use::Train);
     let model = architecture.build(&mut parameters, CLASSES).unwrap();
     let settings = OptimizerSettings {
         kind,
@@ -43,10 +45,10 @@ fn losses(
     for (step, (batch, labels)) in batches.iter().enumerate() {
         let input = match &batch.input {
             BatchInput::Text { ids, mask } => BatchInput::Text {
-                ids: ids.clone(),
-                mask: mask.clone(),
+                ids: ids.to_device(device).unwrap(),
+                mask: mask.as_ref().map(|mask| mask.to_device(device).unwrap()),
             },
-            BatchInput::Images(images) => BatchInput::Images(images.to_dtype(dtype).unwrap()),
+            BatchInput::Images(images) => BatchInput::Images(there(images)),
         };
         let batch = Batch { input, len: batch.len };
         let logits = model
@@ -69,15 +71,18 @@ fn check(spec: &ModelSpec, input: &Input, batches: &[(Batch, Tensor)]) {
     let tensors = drawn.floats();
     assert_eq!(batches.len(), STEPS);
     for kind in [OptimizerKind::Adamw, OptimizerKind::Sgd] {
-        let [fused, composed] =
-            [DType::F32, DType::F64].map(|dtype| losses(&architecture, &tensors, batches, kind, dtype));
-        assert!(fused[0] != fused[STEPS - 1], "{kind:?} does not move {spec:?}");
-        for (step, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
-            let difference = (fused - composed).abs() / composed.abs();
-            assert!(
-                difference <= TOLERANCE,
-                "{spec:?} with {kind:?}, step {step}: {fused} is {difference:e} from {composed}"
-            );
+        let losses = |dtype, device: &Device| losses(&architecture, &tensors, batches, kind, dtype, device);
+        let expected = losses(DType::F64, &Device::Cpu);
+        for device in [DeviceChoice::Cpu, DeviceChoice::Auto].map(|choice| choice.open().unwrap()) {
+            let got = losses(DType::F32, &device);
+            assert!(got[0] != got[STEPS - 1], "{kind:?} does not move {spec:?}");
+            for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let difference = (got - expected).abs() / expected.abs();
+                assert!(
+                    difference <= TOLERANCE,
+                    "{spec:?} with {kind:?} on {device:?}, step {step}: {got} is {difference:e} from {expected}"
+                );
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::node::Table;
 use crate::recipe::{Data, Gate, Recipe, Step};
 use crate::section::{Named, Section};
 use crate::source::{Place, Sources};
-use crate::steps::{Draft, training};
+use crate::steps::Draft;
 use crate::variables::Variables;
 use crate::{data, graph, model, references};
 use orchestrate_ml::device::DeviceChoice;
@@ -49,8 +49,12 @@ pub(crate) fn check(
         data::read(section, &surroundings.folders)
     });
     let models = read_all(sections.models, "model", "a model", problems, model::read);
-    check_precision(header.as_ref(), &sections.steps, problems);
-    let steps = read_all(sections.steps, "step", "a step", problems, Draft::read);
+    let device = header
+        .as_ref()
+        .map_or(DeviceChoice::Cpu, |header| header.device.resolve());
+    let steps = read_all(sections.steps, "step", "a step", problems, |section| {
+        Draft::read(section, device)
+    });
     let gates: Vec<gate::Draft> = sections
         .gates
         .into_iter()
@@ -123,28 +127,6 @@ fn header_of(sections: &Sections, problems: &mut Problems) -> Option<Header> {
         place,
         problems,
     ))
-}
-
-/// Products in bf16 are the CPU's alone.
-fn check_precision(header: Option<&Header>, steps: &[NamedTable], problems: &mut Problems) {
-    let Some(device) = header.map(|header| header.device.resolve()) else {
-        return;
-    };
-    if matches!(device, DeviceChoice::Cpu | DeviceChoice::Auto) {
-        return;
-    }
-    for (table, _) in steps.iter().filter_map(|(_, table)| table.as_ref()) {
-        let Some(node) = table.get("precision") else { continue };
-        let text = node.value.text().map(|text| text.value.as_str());
-        if let Some(form) = text.and_then(training::name_of_bf16) {
-            problems.push(Problem::error(
-                format!("`precision = \"{form}\"` does not run on {}", device.name()),
-                node.place,
-                "for the CPU only",
-                "leave it out, or choose `device = \"cpu\"`",
-            ));
-        }
-    }
 }
 
 fn read_all<T>(

@@ -4,10 +4,9 @@
 //! Models in integers run on the processor whatever the recipe's device is, and so does what neither trains nor runs a
 //! model.
 
-use crate::recipe::{Recipe, StepKind};
+use crate::recipe::Recipe;
 use orchestrate_engine::Demand;
 use orchestrate_ml::device::DeviceChoice;
-use orchestrate_ml::steps::Precision;
 
 /// The demands of a recipe's actions.
 pub(crate) struct Demands<'a> {
@@ -34,19 +33,10 @@ impl<'a> Demands<'a> {
     pub fn of_evaluation(&self, step: &str) -> Demand {
         if self.recipe.latency_seconds > 0.0 {
             Demand::Whole
-        } else if self.is_on_gpu && !self.is_in_integers(step) {
+        } else if self.is_on_gpu && !self.recipe.is_in_integers(step) {
             Demand::Device
         } else {
             Demand::Slot
-        }
-    }
-
-    fn is_in_integers(&self, name: &str) -> bool {
-        let step = self.recipe.steps.iter().find(|step| step.name == name);
-        match &step.expect("a checked recipe has the steps that it refers to").kind {
-            StepKind::Export(export) => export.settings.precision == Precision::Int8,
-            StepKind::Evaluate(evaluate) => self.is_in_integers(&evaluate.input),
-            StepKind::Train(_) | StepKind::Distill(_) | StepKind::Prune(_) | StepKind::Quantize(_) => false,
         }
     }
 }

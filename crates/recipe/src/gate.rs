@@ -10,6 +10,7 @@ use crate::shape::Interval;
 use crate::source::{Place, Sources};
 use crate::steps::Draft as StepDraft;
 use crate::suggest::quoted;
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::steps::Precision;
 
 /// The figures that a gate may ask for.
@@ -129,6 +130,9 @@ pub(crate) fn look_up(
         let Ok(baseline) = baseline(&draft, parts, problems) else {
             continue;
         };
+        if let Some(baseline) = &baseline {
+            warn_of_two_devices(&draft, baseline, parts, header, problems);
+        }
         gates.push(Gate {
             step: draft.step.name.clone(),
             metric: draft.metric.to_owned(),
@@ -164,6 +168,49 @@ fn check_measured(draft: &Draft, parts: &Parts, header: Option<&Header>, problem
             "it compares an export with the simulation it was made from: gate an export step",
         ));
     }
+}
+
+/// Says so where a time on one device is compared with one on another: models in integers run on the processor always.
+fn warn_of_two_devices(draft: &Draft, baseline: &str, parts: &Parts, header: Option<&Header>, problems: &mut Problems) {
+    let device = header.map_or(DeviceChoice::Cpu, |header| header.device.resolve());
+    if device == DeviceChoice::Cpu || !draft.metric.starts_with("latency") {
+        return;
+    }
+    let own = is_in_integers(&draft.step.name, parts);
+    if own != is_in_integers(baseline, parts) {
+        let (integers, floats) = if own {
+            (&*draft.step.name, baseline)
+        } else {
+            (baseline, &*draft.step.name)
+        };
+        problems.push(Problem::warning(
+            format!(
+                "{} is timed on the processor, {} on {}",
+                quoted(integers),
+                quoted(floats),
+                device.name()
+            ),
+            draft.metric_place,
+            "times on two devices",
+            "for a comparison of models, choose `device = \"cpu\"`",
+        ));
+    }
+}
+
+fn is_in_integers(name: &str, parts: &Parts) -> bool {
+    let mut name = name;
+    // What is evaluated may be evaluated already, and references may turn in a circle.
+    for _ in 0..parts.steps.len() {
+        let step = parts.steps.iter().find(|step| step.name.name == name);
+        match step.and_then(|step| step.value.as_ref()) {
+            Some(StepDraft::Export(export)) => return export.precision == Precision::Int8,
+            Some(StepDraft::Evaluate(evaluate)) => name = &evaluate.input.name,
+            Some(StepDraft::Train(_) | StepDraft::Distill(_) | StepDraft::Prune(_) | StepDraft::Quantize(_)) | None => {
+                return false;
+            }
+        }
+    }
+    false
 }
 
 /// A gate without a step to compare with: reported, or due to a step that is.

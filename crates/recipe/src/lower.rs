@@ -15,6 +15,7 @@ use crate::report::baseline_step;
 use crate::steps::{Distill, Export, Prune, Quantize, Train};
 use orchestrate_engine::{Action, ActionGraph, ActionId, Demand, GraphError, Input};
 use orchestrate_ml::data::{DataSpec, digits, reviews};
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::prune::{Criterion, PruneRound};
 use orchestrate_ml::steps::{EvaluateSettings, Initialization, LogitsSettings, Precision};
 use orchestrate_ml::training::{ProductPrecision, Training};
@@ -158,6 +159,7 @@ struct Draft {
     step: String,
     kind: ActionKind,
     parameters: Value,
+    device: DeviceChoice,
     precision: ProductPrecision,
     seed: u64,
     inputs: BTreeMap<String, Input>,
@@ -214,7 +216,7 @@ impl<'a> Lowering<'a> {
         let numerics = if draft.kind.is_exact() {
             "exact".to_owned()
         } else {
-            self.recipe.device.numerics(draft.precision)
+            draft.device.numerics(draft.precision)
         };
         let trajectory = trajectory(&draft.parameters);
         self.graph.add(Action {
@@ -249,6 +251,7 @@ impl<'a> Lowering<'a> {
             step: format!("data:{name}"),
             kind: ActionKind::Data,
             parameters: json!({ "spec": resolved(spec), "generator": generator_version(spec) }),
+            device: DeviceChoice::Cpu,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs: files.chain(model).collect(),
@@ -270,6 +273,7 @@ impl<'a> Lowering<'a> {
             step: format!("data:{name}"),
             kind: ActionKind::TrainingRows,
             parameters: json!({}),
+            device: DeviceChoice::Cpu,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs: inputs([("data", data)]),
@@ -298,6 +302,7 @@ impl<'a> Lowering<'a> {
             step: teacher.to_owned(),
             kind: ActionKind::Logits,
             parameters: resolved(&LogitsSettings { precision }),
+            device: self.recipe.device,
             precision,
             seed: 0,
             inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
@@ -355,6 +360,7 @@ impl<'a> Lowering<'a> {
                 step: name.to_owned(),
                 kind: ActionKind::Prune,
                 parameters: resolved(round),
+                device: DeviceChoice::Cpu,
                 precision: ProductPrecision::F32,
                 seed,
                 inputs: inputs([("model", model)]),
@@ -400,6 +406,7 @@ impl<'a> Lowering<'a> {
             step: name.to_owned(),
             kind: ActionKind::Quantize,
             parameters: resolved(&settings),
+            device: self.recipe.device,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
@@ -440,6 +447,7 @@ impl<'a> Lowering<'a> {
             step: step.to_owned(),
             kind,
             parameters: resolved(settings),
+            device: self.recipe.device,
             precision: training.precision,
             seed: self.seed_of_round(round),
             inputs,
@@ -462,6 +470,7 @@ impl<'a> Lowering<'a> {
             step: name.to_owned(),
             kind: ActionKind::Export,
             parameters: resolved(&step.settings),
+            device: DeviceChoice::Cpu,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
@@ -491,6 +500,7 @@ impl<'a> Lowering<'a> {
             step: step.to_owned(),
             kind: ActionKind::Evaluate,
             parameters: resolved(&settings),
+            device: self.recipe.device_of(step),
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,

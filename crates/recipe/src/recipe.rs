@@ -6,6 +6,7 @@
 use crate::steps::{Distill, Evaluate, Export, Prune, Quantize, Train};
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::device::DeviceChoice;
+use orchestrate_ml::steps::Precision;
 use orchestrate_ml::training::{ProductPrecision, Training};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -93,6 +94,27 @@ impl StepKind {
     pub(crate) fn precision(&self) -> ProductPrecision {
         self.training()
             .map_or(ProductPrecision::F32, |training| training.precision)
+    }
+}
+
+impl Recipe {
+    /// Where the model of the step `name` runs: one in integers on the processor, whatever the recipe's device is.
+    pub(crate) fn device_of(&self, name: &str) -> DeviceChoice {
+        if self.is_in_integers(name) {
+            DeviceChoice::Cpu
+        } else {
+            self.device
+        }
+    }
+
+    /// Whether the model of the step `name` computes in integers.
+    pub(crate) fn is_in_integers(&self, name: &str) -> bool {
+        let step = self.steps.iter().find(|step| step.name == name);
+        match &step.expect("a checked recipe has the steps that it refers to").kind {
+            StepKind::Export(export) => export.settings.precision == Precision::Int8,
+            StepKind::Evaluate(evaluate) => self.is_in_integers(&evaluate.input),
+            StepKind::Train(_) | StepKind::Distill(_) | StepKind::Prune(_) | StepKind::Quantize(_) => false,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::lower::{Lowered, LoweredStep};
 use crate::recipe::{Gate, Recipe, StepKind};
 use orchestrate_engine::{ActionOutcome, ActionReport, ActionResult, BuildReport};
+use orchestrate_ml::device::DeviceChoice;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -46,6 +47,8 @@ pub struct StepReport {
     pub figures: BTreeMap<String, f64>,
     /// How long its actions took when they last ran, in seconds.
     pub seconds: f64,
+    /// Where its model was run and timed: `cpu`, `cuda` or `metal`.
+    pub device: &'static str,
 }
 
 /// The reports of the steps that `build` was about, in the recipe's order.
@@ -55,11 +58,11 @@ pub fn step_reports(lowered: &Lowered, build: &BuildReport) -> Vec<StepReport> {
         .steps
         .iter()
         .filter(part_of_build)
-        .map(|step| step_report(step, build))
+        .map(|step| step_report(step, lowered, build))
         .collect()
 }
 
-fn step_report(step: &LoweredStep, build: &BuildReport) -> StepReport {
+fn step_report(step: &LoweredStep, lowered: &Lowered, build: &BuildReport) -> StepReport {
     let actions = || step.actions.iter().filter_map(|id| build.actions.get(id));
     let seconds = actions()
         .filter_map(|action| action.result.as_ref())
@@ -72,6 +75,7 @@ fn step_report(step: &LoweredStep, build: &BuildReport) -> StepReport {
         state: state_of(actions()),
         figures: evaluation.map(figures_of).unwrap_or_default(),
         seconds,
+        device: DeviceChoice::of_numerics(&lowered.graph.get(step.evaluation).numerics).name(),
     }
 }
 
@@ -282,6 +286,7 @@ mod tests {
             state: StepState::Ran,
             figures: BTreeMap::from([("accuracy".into(), accuracy), ("file_bytes".into(), bytes)]),
             seconds: 1.0,
+            device: "cpu",
         }
     }
 

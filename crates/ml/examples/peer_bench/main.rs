@@ -2,7 +2,8 @@
 //!
 //! `peer_bench prepare FOLDER CASE` writes a case. `peer_bench serve FOLDER CASE PRECISION` answers lines of standard input
 //! with lines of JSON: first, unasked, the numbers that a peer must agree with; to `run N M` the milliseconds of N runs after M
-//! that do not count; to `peak` the process's peak memory in MiB. `peer_bench rates` prints two rates in f32 on all threads, in GFLOP/s: that of
+//! that do not count; to `peak` the process's peak memory in MiB. It runs on the device that the environment variable
+//! `PEER_DEVICE` names, as recipes do, else on the CPU. `peer_bench rates` prints two rates in f32 on all threads, in GFLOP/s: that of
 //! multiply-adds in registers, which nothing can be above, and that of the matrix product.
 //!
 //! It compares nothing itself.
@@ -14,7 +15,7 @@ mod side;
 use candle_core::{DType, Device, Tensor};
 use cases::Case;
 use orchestrate_kernels::{ProductPrecision, linear, multiply_adds};
-use orchestrate_ml::device::{on_pool, prepare_process};
+use orchestrate_ml::device::{DeviceChoice, on_pool, prepare_process};
 use side::{Precision, Side};
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -30,7 +31,9 @@ fn main() -> Result<(), Failure> {
         ["prepare", folder, case] => prepare::prepare(&Case::named(case)?, Path::new(folder)),
         ["serve", folder, case, precision] => {
             let (case, precision) = (Case::named(case)?, Precision::named(precision)?);
-            on_pool(|| serve(&Side::open(case, precision, Path::new(folder))?))
+            let device = std::env::var("PEER_DEVICE").unwrap_or_else(|_| DeviceChoice::Cpu.name().into());
+            let device = device.parse::<DeviceChoice>()?.open()?;
+            on_pool(|| serve(&Side::open(case, precision, Path::new(folder), device)?))
         }
         ["rates"] => on_pool(|| answer(&[peak_rate(), product_rate()?])),
         _ => Err("prepare FOLDER CASE, serve FOLDER CASE PRECISION, or rates".into()),

@@ -66,6 +66,7 @@ impl Precision {
 /// A case ready to run.
 pub struct Side {
     case: Case,
+    device: Device,
     training: Training,
     model: LoadedModel,
     teacher: Option<LoadedModel>,
@@ -76,14 +77,14 @@ pub struct Side {
 }
 
 impl Side {
-    /// Loads the case that was prepared in `folder`.
+    /// Loads the case that was prepared in `folder`, to run on `device`.
     ///
     /// # Errors
     /// If a file is missing or damaged.
-    pub fn open(case: Case, precision: Precision, folder: &Path) -> Result<Self, Failure> {
+    pub fn open(case: Case, precision: Precision, folder: &Path, device: Device) -> Result<Self, Failure> {
         let load = |name: &str, purpose| -> Result<LoadedModel, Failure> {
             let files = files_of_folder(&folder.join(name))?;
-            Ok(ModelArtifact::open(&files)?.load(&Device::Cpu, purpose)?)
+            Ok(ModelArtifact::open(&files)?.load(&device, purpose)?)
         };
         let model = match (case.work, precision) {
             (Work::Infer, Precision::Int8) => load("int8", Use::Infer)?,
@@ -92,25 +93,20 @@ impl Side {
         };
         let data = data(&case)?;
         let all: Vec<usize> = (0..case.rows).collect();
-        let batch = Rows::train(&data, &Device::Cpu).batch(&all)?;
+        let batch = Rows::train(&data, &device).batch(&all)?;
         let (mut teacher, mut targets) = (None, None);
         if case.work == Work::Distil {
             let loaded = load("teacher", Use::Infer)?;
-            let rows = Rows::train(&data, &Device::Cpu);
+            let rows = Rows::train(&data, &device);
             write_teacher_logits(&loaded, &rows, case.classes, ProductPrecision::F32, folder, &|_| ())?;
             let files = files_of_folder(folder)?;
-            targets = Some(Targets::read(
-                &files,
-                rows.len(),
-                case.classes,
-                DISTILLATION,
-                &Device::Cpu,
-            )?);
+            targets = Some(Targets::read(&files, rows.len(), case.classes, DISTILLATION, &device)?);
             teacher = Some(loaded);
         }
         Ok(Self {
             training: precision.training(),
             case,
+            device,
             model,
             teacher,
             targets,
@@ -178,7 +174,7 @@ impl Side {
 
     /// When each step ended, and the mean loss until then.
     fn fit(&self, steps: usize) -> Result<Vec<(Instant, f64)>, Failure> {
-        let rows = Rows::train(&self.data, &Device::Cpu);
+        let rows = Rows::train(&self.data, &self.device);
         let training = Training {
             epochs: steps.div_ceil(self.case.batches),
             max_steps: Some(steps),
@@ -191,7 +187,7 @@ impl Side {
             reports.borrow_mut().push((Instant::now(), loss));
         };
         let context = Context {
-            device: &Device::Cpu,
+            device: &self.device,
             seed: SEED,
             watch: &watch,
             interruption: Interruption::NONE,

@@ -68,7 +68,7 @@ pub fn teacher_logits(
     let teacher = artifact.load(context.device, Use::Infer)?;
     let rows = Rows::train(&data, context.device);
     let classes = artifact.config.classes();
-    numerics::warn_of_emulation(settings.precision);
+    numerics::warn_of_emulation(settings.precision, context.device);
     write_teacher_logits(&teacher, &rows, classes, settings.precision, out, context.watch)?;
     Ok(Figures::of_metrics([("rows", rows.len() as f64)]))
 }

@@ -14,6 +14,7 @@ use crate::section::{Record, Section};
 use crate::shape::{Interval, Shape};
 use crate::source::{Place, SourceId};
 use crate::{check, gate, header, model, steps};
+use orchestrate_ml::device::DeviceChoice;
 
 /// The parts of a recipe that are read each by a reader of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Part {
             Self::Header => drop(header::read(section)),
             Self::Data => drop(data::read(section, &folders)),
             Self::Model => drop(model::read(section)),
-            Self::Step => drop(steps::Draft::read(section)),
+            Self::Step => drop(steps::Draft::read(section, DeviceChoice::Cpu)),
             Self::Gate => drop(gate::read(section)),
         }
     }

@@ -3,6 +3,7 @@
 use super::training::{self, FROM_SCRATCH};
 use crate::section::{Named, Section};
 use crate::source::Place;
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::steps::{DistillSettings, Initialization};
@@ -33,7 +34,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn read(mut section: Section) -> Option<Self> {
+    pub(super) fn read(mut section: Section, device: DeviceChoice) -> Option<Self> {
         section.turns_out_to_be("a distill step");
         let teacher = section.needed_reference("teacher", "step");
         let model = section.needed_reference("model", "model");
@@ -44,7 +45,7 @@ impl Draft {
         );
         let initialize_place = section.place_of("initialize");
         let distillation = training::read_distillation(&mut section);
-        let training = training::read(&mut section, FROM_SCRATCH);
+        let training = training::read(&mut section, FROM_SCRATCH, device);
         section.done(|| {
             Some(Self {
                 teacher: teacher?,

@@ -20,6 +20,7 @@ pub use train::Train;
 
 use crate::recipe::StepKind;
 use crate::section::{Named, Section};
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::models::ModelSpec;
 use std::collections::BTreeMap;
 
@@ -45,8 +46,8 @@ enum Kind {
 }
 
 impl Draft {
-    /// Reads a step of any kind.
-    pub fn read(mut section: Section) -> Option<Self> {
+    /// Reads a step of any kind, to run on `device`, which is known.
+    pub fn read(mut section: Section, device: DeviceChoice) -> Option<Self> {
         let kind = section.choice(
             "kind",
             &[
@@ -61,10 +62,10 @@ impl Draft {
         section.require("kind", "\"train\"");
         match kind {
             None => section.given_up(),
-            Some(Kind::Train) => train::Draft::read(section).map(Self::Train),
-            Some(Kind::Distill) => distill::Draft::read(section).map(Self::Distill),
-            Some(Kind::Prune) => prune::Draft::read(section).map(Self::Prune),
-            Some(Kind::Quantize) => quantize::Draft::read(section).map(Self::Quantize),
+            Some(Kind::Train) => train::Draft::read(section, device).map(Self::Train),
+            Some(Kind::Distill) => distill::Draft::read(section, device).map(Self::Distill),
+            Some(Kind::Prune) => prune::Draft::read(section, device).map(Self::Prune),
+            Some(Kind::Quantize) => quantize::Draft::read(section, device).map(Self::Quantize),
             Some(Kind::Export) => export::Draft::read(section).map(Self::Export),
             Some(Kind::Evaluate) => evaluate::Draft::read(section).map(Self::Evaluate),
         }

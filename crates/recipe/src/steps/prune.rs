@@ -5,6 +5,7 @@ use crate::diagnostic::Problem;
 use crate::section::{Named, Section};
 use crate::shape::Interval;
 use crate::source::Place;
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::prune::{Criterion, Granularity, PruneRound, SparsitySchedule};
 use orchestrate_ml::steps::FinetuneSettings;
 
@@ -41,7 +42,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn read(mut section: Section) -> Option<Self> {
+    pub(super) fn read(mut section: Section, device: DeviceChoice) -> Option<Self> {
         section.turns_out_to_be("a prune step");
         let input = section.needed_reference("input", "step");
         let data = section.reference("data", "data set");
@@ -50,7 +51,7 @@ impl Draft {
         let fractions = fractions(&mut section, shape.granularity);
         let heads_place = section.place_of("heads");
         let distillation = training::read_optional_distillation(&mut section);
-        let training = training::read(&mut section, FINETUNING);
+        let training = training::read(&mut section, FINETUNING, device);
         let rounds = fractions.into_iter().map(|(neurons, heads)| PruneRound {
             heads,
             neurons,

@@ -4,6 +4,7 @@
 use super::training::{self, FINETUNING};
 use crate::section::{Named, Section};
 use crate::shape::Interval;
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::quantize::{ObserverKind, WeightScheme};
 use orchestrate_ml::steps::{FinetuneSettings, QuantizeSettings};
 
@@ -39,7 +40,7 @@ enum Observer {
 }
 
 impl Draft {
-    pub(super) fn read(mut section: Section) -> Option<Self> {
+    pub(super) fn read(mut section: Section, device: DeviceChoice) -> Option<Self> {
         section.turns_out_to_be("a quantize step");
         let input = section.needed_reference("input", "step");
         let data = section.reference("data", "data set");
@@ -53,7 +54,7 @@ impl Draft {
         let observer = observer(&mut section);
         let calibration_rows = section.whole("calibration_rows", 1, MOST_CALIBRATION_ROWS);
         let distillation = training::read_optional_distillation(&mut section);
-        let training = training::read(&mut section, FINETUNING);
+        let training = training::read(&mut section, FINETUNING, device);
         section.done(|| {
             Some(Self {
                 input: input?,

@@ -2,6 +2,7 @@
 
 use super::training::{self, FROM_SCRATCH};
 use crate::section::{Named, Section};
+use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::steps::TrainSettings;
 use orchestrate_ml::training::Training;
@@ -24,11 +25,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn read(mut section: Section) -> Option<Self> {
+    pub(super) fn read(mut section: Section, device: DeviceChoice) -> Option<Self> {
         section.turns_out_to_be("a train step");
         let data = section.needed_reference("data", "data set");
         let model = section.needed_reference("model", "model");
-        let training = training::read(&mut section, FROM_SCRATCH);
+        let training = training::read(&mut section, FROM_SCRATCH, device);
         section.done(|| {
             Some(Self {
                 data: data?,

@@ -26,12 +26,6 @@ const FORMS_OF_BF16: [(&str, ProductPrecision); 2] = [
     ("bf16-amx", ProductPrecision::Bf16Amx),
 ];
 
-/// `name` if it is that of bf16 or of one of its forms, which only the CPU has.
-pub(crate) fn name_of_bf16(name: &str) -> Option<&'static str> {
-    let names = FORMS_OF_BF16.map(|(name, _)| name);
-    names.into_iter().chain([BF16]).find(|known| *known == name)
-}
-
 /// How a recipe names the precision that has the numerics class `class` on every processor of this architecture.
 pub(crate) fn name_of_class(class: &str) -> Option<&'static str> {
     let has_it = |precision| DeviceChoice::Cpu.numerics(precision) == class;
@@ -66,8 +60,8 @@ pub(super) const FINETUNING: Defaults = Defaults {
     sgd_rate: 0.01,
 };
 
-/// Reads a training.
-pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
+/// Reads a training on `device`, which is known.
+pub(super) fn read(section: &mut Section, defaults: Defaults, device: DeviceChoice) -> Training {
     let epochs = section.whole("epochs", defaults.least_epochs, MOST_EPOCHS);
     let max_steps = section.whole("max_steps", 1, MOST_STEPS);
     let batch_size = section.whole("batch_size", 1, MOST_BATCH);
@@ -101,7 +95,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     let batch_size = batch_size.unwrap_or(32);
     let gradient_accumulation = section.whole("gradient_accumulation", 1, batch_size);
     let gradient_checkpointing = section.flag("gradient_checkpointing");
-    let precision = precision(section, epochs != Some(0));
+    let precision = precision(section, epochs != Some(0), device);
     Training {
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
@@ -123,26 +117,57 @@ pub(super) fn read(section: &mut Section, defaults: Defaults) -> Training {
     }
 }
 
-fn precision(section: &mut Section, trains: bool) -> ProductPrecision {
-    let [avx512, amx] = FORMS_OF_BF16.map(|(name, form)| (name, Some(form)));
-    let fastest = ProductPrecision::fastest_bf16();
-    let f32 = (F32, Some(ProductPrecision::F32));
-    match section.choice("precision", &[f32, (BF16, fastest), avx512, amx]) {
-        Some(Some(precision)) => precision,
-        Some(None) if trains => {
-            section.warn(Problem::warning(
+/// What a recipe says of the precision of products.
+#[derive(Clone, Copy)]
+enum Asked {
+    F32,
+    Bf16,
+    /// A form of bf16, and its name.
+    Form(&'static str, ProductPrecision),
+}
+
+/// The precision of products on `device`.
+fn precision(section: &mut Section, trains: bool, device: DeviceChoice) -> ProductPrecision {
+    let [avx512, amx] = FORMS_OF_BF16.map(|(name, form)| (name, Asked::Form(name, form)));
+    let asked = section.choice("precision", &[(F32, Asked::F32), (BF16, Asked::Bf16), avx512, amx]);
+    let place = section.place_of("precision").unwrap_or_else(|| section.place());
+    let on_cpu = matches!(device, DeviceChoice::Cpu | DeviceChoice::Auto);
+    let missing = match (asked, device) {
+        (None | Some(Asked::F32), _) => return ProductPrecision::F32,
+        (Some(Asked::Form(_, form)), _) if on_cpu => return form,
+        (Some(Asked::Form(name, _)), _) => {
+            section.fault(Problem::error(
+                format!("`precision = \"{name}\"` does not run on {}", device.name()),
+                place,
+                "a form of the CPU's",
+                format!("write `precision = \"{BF16}\"`, or choose `device = \"cpu\"`"),
+            ));
+            return ProductPrecision::F32;
+        }
+        (Some(Asked::Bf16), DeviceChoice::Cuda) => return ProductPrecision::Bf16,
+        (Some(Asked::Bf16), DeviceChoice::Metal) => Problem::warning(
+            "models are not taught in bf16 on metal",
+            place,
+            "f32 is used instead",
+            "leave it out, or choose `device = \"cpu\"`",
+        ),
+        (Some(Asked::Bf16), DeviceChoice::Cpu | DeviceChoice::Auto) => match ProductPrecision::fastest_bf16() {
+            Some(fastest) => return fastest,
+            None => Problem::warning(
                 "this processor has no instructions for bf16",
-                section.place_of("precision").unwrap_or_else(|| section.place()),
+                place,
                 "f32 is used instead",
                 format!(
                     "where bits count more than time, name a form: {}",
                     listed(FORMS_OF_BF16.map(|(name, _)| name))
                 ),
-            ));
-            ProductPrecision::F32
-        }
-        Some(None) | None => ProductPrecision::F32,
+            ),
+        },
+    };
+    if trains {
+        section.warn(missing);
     }
+    ProductPrecision::F32
 }
 
 /// The share that is dropped, which training rounds to f32: what becomes 1 by that would drop everything.

@@ -1,4 +1,4 @@
-//! What each action takes of the machine, on the processor and on a GPU.
+//! What each action takes of the machine, on the processor and on a GPU, and on which of both it runs.
 
 use crate::workspace::{FULL, Workspace, full_with};
 use orchestrate_engine::Demand;
@@ -62,4 +62,53 @@ fn what_is_timed_has_the_whole_machine_on_any_device() {
             );
         }
     }
+}
+
+#[test]
+fn models_in_integers_and_cuts_are_the_processors_on_any_device() {
+    let numerics = |device: &str| -> BTreeMap<String, String> {
+        let recipe = Workspace::new(FULL).recipe(&["--device", device]);
+        let lowered = Lowered::new(&recipe).unwrap();
+        let actions = lowered.graph.iter();
+        actions
+            .map(|(_, action)| (action.name.clone(), action.numerics.clone()))
+            .collect()
+    };
+    let (on_cpu, on_gpu) = (numerics("cpu"), numerics("cuda"));
+    let same: Vec<&str> = on_cpu
+        .iter()
+        .filter(|(name, class)| on_gpu[*name] == **class)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let expected = [
+        "check.evaluate",
+        "data:reviews",
+        "data:reviews:train",
+        "export",
+        "export.evaluate",
+        "prune.prune-1",
+        "prune.prune-2",
+        "prune.prune-3",
+    ];
+    assert_eq!(same, expected);
+}
+
+#[test]
+fn a_gate_over_times_on_two_devices_is_told() {
+    let told = |gate: &str, device: &str| -> Vec<String> {
+        let loaded = Workspace::new(&format!("{FULL}\n[[gate]]\n{gate}\n"))
+            .load(&["--device", device])
+            .unwrap();
+        loaded.warnings.iter().map(ToString::to_string).collect()
+    };
+    let over = "step = \"export\"\nmetric = \"latency_ms_p50\"\nmax_ratio = 0.5";
+    assert_eq!(
+        told(over, "cuda"),
+        ["`export` is timed on the processor, `teacher` on cuda"]
+    );
+    assert_eq!(told(over, "cpu"), [""; 0]);
+    let both = format!("{over}\nbaseline = \"check\"");
+    assert_eq!(told(&both, "cuda"), [""; 0]);
+    let bytes = "step = \"export\"\nmetric = \"file_bytes\"\nmax_ratio = 0.5";
+    assert_eq!(told(bytes, "cuda"), [""; 0]);
 }

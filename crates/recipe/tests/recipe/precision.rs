@@ -72,11 +72,29 @@ fn without_training_there_is_no_precision() {
 }
 
 #[test]
-fn bf16_is_refused_where_it_does_not_run() {
-    let workspace = Workspace::new(&full_with("[step.teacher]", "[step.teacher]\nprecision = \"bf16\""));
-    workspace.load(&[]).unwrap();
-    let shown = workspace.errors(&["--device", "cuda"]);
-    assert!(shown.contains("`precision = \"bf16\"` does not run on cuda"), "{shown}");
+fn on_cuda_there_is_one_form_of_bf16_and_on_metal_none() {
+    let with = |precision: &str| {
+        let text = full_with(
+            "[step.teacher]",
+            &format!("[step.teacher]\nprecision = \"{precision}\""),
+        );
+        Workspace::new(&text)
+    };
+    let bf16 = with("bf16");
+    let (class, parameters) = action(&bf16.recipe(&["--device", "cuda"]), "teacher");
+    assert_eq!(class, "cuda-bf16");
+    assert!(parameters.contains(r#""precision":"bf16""#), "{parameters}");
+    let on_metal = bf16.load(&["--device", "metal"]).unwrap();
+    assert_eq!(action(&on_metal.recipe, "teacher").0, "metal-f32");
+    let told: Vec<String> = on_metal.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["models are not taught in bf16 on metal"]);
+    for (form, device) in [("bf16-amx", "cuda"), ("bf16-avx512", "cuda"), ("bf16-amx", "metal")] {
+        let shown = with(form).errors(&["--device", device]);
+        assert!(
+            shown.contains(&format!("`precision = \"{form}\"` does not run on {device}")),
+            "{shown}"
+        );
+    }
 }
 
 #[test]
