@@ -198,14 +198,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a side's turn, about (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every side (%(default)s)")
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="of training in f32; targets are for the CPU (%(default)s)"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of training; targets are for the CPU (%(default)s)"
     )
     parser.add_argument("--program", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     wanted = [r for r in ROWS if options.rows is None or re.search(options.rows, f"{r.title} {r.case}")]
     if options.device != "cpu":
-        wanted = [r for r in wanted if not r.case.startswith("infer") and r.ours != "ours-bf16"]
+        wanted = [row for row in wanted if not row.case.startswith("infer")]
     comparison = Comparison(options.program, options.work, options)
     ratios = f"{'ratio':>6} {'least':>6} {'cpu':>6}"
     print(f"{'work, peer':<46} {'ours ms':>9} {'peer ms':>9} {ratios}  {'target':<12}peak memory", flush=True)

@@ -7,7 +7,7 @@
 use crate::gradients::hand_over;
 use crate::isa::multiversion;
 use crate::lanes;
-use crate::storage::{Planes, build_planes, cpu_slice, is_fused, slice, tensor};
+use crate::storage::{Planes, build_planes, cpu_slice, is_fused, on_cuda, slice, tensor};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -70,6 +70,9 @@ fn apply(
     rectifier: Rectifier,
 ) -> Result<(Tensor, BatchStatistics)> {
     check_shapes(x, weight, bias)?;
+    if x.elem_count() > 0 {
+        on_cuda!(x, batch_norm(x, weight, bias, eps, rectifier));
+    }
     if !is_fused(x) {
         return reference(x, weight, bias, eps, rectifier);
     }

@@ -3,7 +3,7 @@
 
 use crate::isa::multiversion;
 use crate::patches::Geometry;
-use crate::storage::{build_chunks, cpu_slice, filled, is_fused, slice, tensor};
+use crate::storage::{build_chunks, cpu_slice, filled, is_fused, on_cuda, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
@@ -17,6 +17,7 @@ use rayon::prelude::*;
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     let geometry = Geometry::new(1, [height, width], kernel, stride, 0)?;
+    on_cuda!(x, max_pool2d(x, geometry));
     if is_fused(x) {
         x.contiguous()?.apply_op1(MaxPool2d(geometry))
     } else {

@@ -114,7 +114,7 @@ impl InplaceOp1 for Taken {
             bail!("a block's output is not whole: {layout:?}")
         }
         let device = storage.device.clone();
-        let nothing = CudaStorageSlice::F32(buffer(&device, 0)?);
+        let nothing = CudaStorageSlice::F32(buffer(&device, 1)?);
         let slice = std::mem::replace(&mut storage.slice, nothing);
         *self.0.lock().expect("nothing panics while it is held") = Some(CudaStorage { slice, device });
         Ok(())

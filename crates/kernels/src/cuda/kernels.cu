@@ -318,3 +318,128 @@ extern "C" __global__ void ranges(const float *x, float *out, u64 count) {
         out[2 * blockIdx.x + 1] = high;
     }
 }
+
+/// Where the element `i` of a channel is, counted over all images: `[batch, channels, plane]`.
+__device__ u64 place_of(u32 i, u32 channel, u32 channels, u32 plane) {
+    return ((u64)(i / plane) * channels + channel) * plane + i % plane;
+}
+
+/// A channel a block: its mean and its biased variance, `out: [2, channels]`.
+extern "C" __global__ void moments(const float *x, float *out, u32 batch, u32 channels, u32 plane) {
+    u32 channel = blockIdx.x, count = batch * plane;
+    float sum = 0.0f, squares = 0.0f;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) sum += x[place_of(i, channel, channels, plane)];
+    float mean = block_sum(sum) / count;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+        float centred = x[place_of(i, channel, channels, plane)] - mean;
+        squares += centred * centred;
+    }
+    squares = block_sum(squares);
+    if (threadIdx.x == 0) {
+        out[channel] = mean;
+        out[channels + channel] = squares / count;
+    }
+}
+
+/// A normalized element of a channel, by `moments: [2, channels]`.
+__device__ float normal_of(float x, const float *moments, u32 channel, u32 channels, float eps) {
+    return (x - moments[channel]) * (1.0f / sqrtf(moments[channels + channel] + eps));
+}
+
+extern "C" __global__ void batch_norm(
+    const float *x, const float *moments, const float *weight, const float *bias, float *y, u64 count, u32 channels, u32 plane,
+    float eps, u32 rectified
+) {
+    u64 i = thread();
+    if (i >= count) return;
+    u32 channel = i / plane % channels;
+    float out = normal_of(x[i], moments, channel, channels, eps) * weight[channel] + bias[channel];
+    y[i] = rectified && out < 0.0f ? 0.0f : out;
+}
+
+/// The gradient behind the rectifier, if there is one.
+__device__ float behind(float g, float normal, float weight, float bias, u32 rectified) {
+    return rectified && !(normal * weight + bias > 0.0f) ? 0.0f : g;
+}
+
+/// A channel a block: Σ g and Σ g · normal, `out: [2, channels]`, the gradients of bias and weight.
+extern "C" __global__ void batch_norm_sums(
+    const float *x, const float *moments, const float *weight, const float *bias, const float *g, float *out, u32 batch,
+    u32 channels, u32 plane, float eps, u32 rectified
+) {
+    u32 channel = blockIdx.x, count = batch * plane;
+    float sum = 0.0f, along = 0.0f;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+        u64 place = place_of(i, channel, channels, plane);
+        float normal = normal_of(x[place], moments, channel, channels, eps);
+        float gradient = behind(g[place], normal, weight[channel], bias[channel], rectified);
+        sum += gradient;
+        along += gradient * normal;
+    }
+    sum = block_sum(sum);
+    along = block_sum(along);
+    if (threadIdx.x == 0) {
+        out[channel] = sum;
+        out[channels + channel] = along;
+    }
+}
+
+/// `sums` are those of `batch_norm_sums`, `of_each` the number of elements of a channel.
+extern "C" __global__ void batch_norm_gradient(
+    const float *x, const float *moments, const float *weight, const float *bias, const float *sums, const float *g, float *out,
+    u64 count, u32 channels, u32 plane, float of_each, float eps, u32 rectified
+) {
+    u64 i = thread();
+    if (i >= count) return;
+    u32 channel = i / plane % channels;
+    float normal = normal_of(x[i], moments, channel, channels, eps);
+    float gradient = behind(g[i], normal, weight[channel], bias[channel], rectified);
+    float scale = weight[channel] / sqrtf(moments[channels + channel] + eps);
+    out[i] = scale * (gradient - sums[channel] / of_each - normal * (sums[channels + channel] / of_each));
+}
+
+/// The sizes of a pooling: of a plane in, of a plane out, and of its windows.
+struct Pooling {
+    u32 height, width, rows, columns, kernel, stride;
+};
+
+/// Where the largest element of a window is in its plane: the first of equal ones, and NaN above all.
+__device__ u32 largest_of(const float *plane, Pooling p, u32 row, u32 column) {
+    u32 corner = row * p.stride * p.width + column * p.stride, best = corner;
+    for (u32 y = 0; y < p.kernel; y++) {
+        for (u32 x = 0; x < p.kernel; x++) {
+            u32 place = corner + y * p.width + x;
+            float v = plane[place], largest = plane[best];
+            if (v > largest || (v != v && largest == largest)) best = place;
+        }
+    }
+    return best;
+}
+
+/// An element of the output a thread.
+extern "C" __global__ void max_pool(const float *x, float *y, u64 count, Pooling p) {
+    u64 i = thread();
+    if (i >= count) return;
+    u32 place = i % (p.rows * p.columns);
+    const float *plane = x + i / (p.rows * p.columns) * ((u64)p.height * p.width);
+    y[i] = plane[largest_of(plane, p, place / p.columns, place % p.columns)];
+}
+
+/// An element of the input a thread: the sum over the windows in which it is the largest.
+extern "C" __global__ void max_pool_gradient(const float *x, const float *g, float *out, u64 count, Pooling p) {
+    u64 i = thread();
+    if (i >= count) return;
+    u32 place = i % (p.height * p.width), row = place / p.width, column = place % p.width;
+    u64 plane = i / (p.height * p.width);
+    x += plane * ((u64)p.height * p.width);
+    g += plane * ((u64)p.rows * p.columns);
+    u32 first_row = row < p.kernel ? 0 : (row - p.kernel) / p.stride + 1;
+    u32 first_column = column < p.kernel ? 0 : (column - p.kernel) / p.stride + 1;
+    float sum = 0.0f;
+    for (u32 r = first_row; r <= row / p.stride && r < p.rows; r++) {
+        for (u32 c = first_column; c <= column / p.stride && c < p.columns; c++) {
+            if (largest_of(x, p, r, c) == place) sum += g[r * p.columns + c];
+        }
+    }
+    out[i] = sum;
+}

@@ -25,7 +25,7 @@ use std::time::Instant;
 pub enum Precision {
     /// f32 throughout.
     F32,
-    /// Matrix products in bf16, in the form that is fastest here.
+    /// Matrix products in bf16, on the CPU in the form that is fastest here.
     Bf16,
     /// Weights and activations in 8 bits.
     Int8,
@@ -48,11 +48,15 @@ impl Precision {
         }
     }
 
-    fn training(self) -> Training {
+    fn training(self, device: &Device) -> Training {
         match self {
             Self::F32 | Self::Int8 => TRAINING,
             Self::Bf16 => Training {
-                precision: ProductPrecision::fastest_bf16().unwrap_or_default(),
+                precision: if device.is_cpu() {
+                    ProductPrecision::fastest_bf16().unwrap_or_default()
+                } else {
+                    ProductPrecision::Bf16
+                },
                 ..TRAINING
             },
             Self::Checkpointed => Training {
@@ -104,7 +108,7 @@ impl Side {
             teacher = Some(loaded);
         }
         Ok(Self {
-            training: precision.training(),
+            training: precision.training(&device),
             case,
             device,
             model,
