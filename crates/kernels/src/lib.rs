@@ -1,8 +1,8 @@
 //! Fused CPU kernels with their backward passes, as candle custom ops; int8 matrix products; the random generator.
 //!
-//! Operations take and return candle tensors. On the CPU in f32 each is one fused op with a backward pass of its own;
-//! on any other device or type it is a composition of differentiable candle ops with the same mathematics, written beside
-//! it as `reference`, which is also what the tests compare with.
+//! Operations take and return candle tensors. On the CPU in f32 each is one fused op with a backward pass of its own, and
+//! in a build for CUDA most are, too (`cuda`); on any other device or type it is a composition of differentiable candle ops
+//! with the same mathematics, written beside it as `reference`, which is also what the tests compare with.
 //!
 //! Invariants:
 //! - **Same bits for any number of threads.** Work is split by shape, never by thread count, and partial sums are added in
@@ -12,7 +12,7 @@
 //! - Integer products are exact, so that they are equal on every instruction set.
 //!
 //! It does not know of models, training loops or files. It is the only crate with `unsafe`: intrinsics and assembly,
-//! strided outputs that tasks share, the allocator's thresholds, and asking the system for AMX's registers.
+//! strided outputs that tasks share, the allocator's thresholds, asking the system for AMX's registers, and launches on CUDA.
 
 mod activation;
 mod adamw;
