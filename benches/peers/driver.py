@@ -171,10 +171,12 @@ class Comparison:
         target = f"{row.target:4.2f} {self.judge(ratio >= row.target)}" if judged else "      -"
         # Operations in bf16 have another peak.
         share = f"  {self.share(row.case, medians[0], rates)}" if rates and ours.precision == "f32" else ""
+        # Of the process, which says nothing of a GPU's.
+        held = f"{memory[0]:6.0f} {memory[1]:6.0f} MiB" if self.options.device == "cpu" else "-"
         ratios = f"{ratio:6.2f} {least[1] / least[0]:6.2f} {processor[1] / max(processor[0], 1e-9):6.2f}"
         print(
             f"{row.title:<46} {medians[0]:9.3f} {medians[1]:9.3f} {ratios}  {target:<12}"
-            f"{memory[0]:6.0f} {memory[1]:6.0f} MiB{share}",
+            f"{held}{share}",
             flush=True,
         )
         if row.memory is not None and judged:

@@ -59,6 +59,9 @@ class Trainer:
 
 def main() -> None:
     torch.set_num_threads(THREADS)
+    # f32 is f32 on a GPU, too; convolutions would be in TF32.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     trainer = Trainer(Path(sys.argv[1]), sys.argv[2])
     losses = [trainer.step() for _ in range(3)]
     serve([sum(losses[:n]) / n for n in (1, 2, 3)], trainer.step)

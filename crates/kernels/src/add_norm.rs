@@ -1,7 +1,8 @@
 //! A residual connection with the layer normalization behind it as one op (Vaswani et al. 2017, section 5.4: dropout is
 //! applied to a sub-layer's output before it is added and normalized).
 //!
-//! It keeps nothing but its inputs: the sums are added up again in the backward pass, the mask of the dropout is drawn again.
+//! On the CPU it keeps nothing but its inputs: the sums are added up again in the backward pass, the mask of the dropout is drawn
+//! again.
 
 use crate::affine::{hand_over_all, holds};
 use crate::dropout::{self, Dropout};

@@ -10,7 +10,7 @@ use crate::linear::{column_sums, forward_rows, linear};
 use crate::matrix::Matrix;
 use crate::precision::ProductPrecision;
 use crate::product::{Output, Threads, multiply, multiply_into};
-use crate::storage::{is_one_op, slice, tensor};
+use crate::storage::{has_own_op, slice, tensor};
 use candle_core::{Result, Tensor, bail};
 use std::sync::{Mutex, PoisonError};
 
@@ -105,9 +105,9 @@ impl Affine {
 pub(crate) fn holds<'a>(x: &Tensor, parameters: impl IntoIterator<Item = &'a Tensor>) -> bool {
     let fits = |p: &Tensor| {
         let is_reached = !p.track_op() || p.is_variable() && x.track_op();
-        is_one_op(p) && p.is_contiguous() && p.elem_count() > 0 && is_reached
+        has_own_op(p) && p.is_contiguous() && p.elem_count() > 0 && is_reached
     };
-    is_one_op(x) && x.elem_count() > 0 && parameters.into_iter().all(fits)
+    has_own_op(x) && x.elem_count() > 0 && parameters.into_iter().all(fits)
 }
 
 /// Hands the gradient of a parameter over that an op holds itself.

@@ -362,7 +362,7 @@ impl CustomOp3 for BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Differences, check, same_bits_everywhere, sample};
+    use crate::testing::{Differences, check, devices, in_f64, same_bits_everywhere, sample};
 
     const EPS: f64 = 0.1;
 
@@ -373,8 +373,14 @@ mod tests {
 
     #[test]
     fn gradients() -> Result<()> {
-        for (batch, channels, height, width) in [(1, 1, 1, 3), (3, 7, 5, 1), (17, 3, 3, 3), (2, 5, 7, 17), (1, 2, 9, 9)]
-        {
+        for (batch, channels, height, width) in [
+            (1, 1, 1, 3),
+            (3, 7, 5, 1),
+            (17, 3, 3, 3),
+            (2, 5, 7, 17),
+            (1, 2, 9, 9),
+            (17, 3, 9, 9),
+        ] {
             let [x, weight, bias] = inputs(batch, channels, height, width);
             let reference = |t: &[&Tensor], rectifier| Ok(reference(t[0], t[1], t[2], EPS, rectifier)?.0);
             check(
@@ -407,13 +413,18 @@ mod tests {
 
     #[test]
     fn statistics_are_those_of_the_batch() -> Result<()> {
-        let [x, weight, bias] = inputs(17, 3, 5, 7);
-        let (_, ours) = batch_norm(&x, &weight, &bias, EPS)?;
-        let (_, expected) = reference(&x, &weight, &bias, EPS, Rectifier::Absent)?;
-        assert_eq!((ours.count, expected.count), (17 * 35, 17 * 35));
-        for (ours, expected) in [(ours.mean, expected.mean), (ours.variance, expected.variance)] {
-            let worst = (ours - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
-            assert!(worst < 1e-5, "{worst}");
+        let inputs = inputs(17, 3, 9, 7);
+        let [x, weight, bias] = &inputs;
+        let (_, expected) = reference(x, weight, bias, EPS, Rectifier::Absent)?;
+        for device in devices() {
+            let [x, weight, bias] = inputs.each_ref().map(|t| t.to_device(device));
+            let (_, ours) = batch_norm(&x?, &weight?, &bias?, EPS)?;
+            assert_eq!((ours.count, expected.count), (17 * 63, 17 * 63));
+            for (ours, expected) in [(ours.mean, &expected.mean), (ours.variance, &expected.variance)] {
+                for (ours, expected) in in_f64(&ours)?.into_iter().zip(in_f64(expected)?) {
+                    assert!((ours - expected).abs() < 1e-5, "{ours} and {expected} on {device:?}");
+                }
+            }
         }
         Ok(())
     }

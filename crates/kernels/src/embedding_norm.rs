@@ -1,6 +1,6 @@
 //! The sum of two embeddings with the layer normalization behind it as one op (Devlin et al. 2019, section 3, figure 2).
 //!
-//! It keeps nothing but its inputs: the sums are added up again in the backward pass. A parameter's gradient is summed up
+//! On the CPU it keeps nothing but its inputs: the sums are added up again in the backward pass. A parameter's gradient is summed up
 //! over rows in their order.
 
 use crate::affine::{hand_over_all, holds};
@@ -37,7 +37,7 @@ pub fn embedding_norm(
             places.dims()
         )
     }
-    let fits = weight.dims() == [width] && bias.dims() == [width];
+    let fits = weight.dims() == [width] && bias.dims() == [width] && ids.elem_count() > 0;
     if !fits || !holds(places, [table, weight, bias]) {
         return layer_norm(&embedding(table, ids)?.broadcast_add(places)?, weight, bias, eps);
     }

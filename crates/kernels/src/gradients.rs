@@ -187,7 +187,7 @@ pub(crate) fn hand_over(input: &Tensor, gradient: impl Into<Gradient>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{devices, sample};
+    use crate::testing::{devices, devices_with_own_ops, sample};
     use crate::{ProductPrecision, embedding, layer_norm, linear};
     use candle_core::{Device, Var};
 
@@ -207,6 +207,21 @@ mod tests {
                 .collect::<Result<_>>()?;
             let norm = squared_norm_of_all(&gradients)?;
             assert!((norm - expected).abs() < 1e-6 * expected, "{norm} on {device:?}");
+        }
+        for device in devices_with_own_ops() {
+            // Squares that f32 has not.
+            let (large, small) = (
+                Tensor::new(&[1e20f32, 0.0], device)?,
+                Tensor::new(&[1e-25f32; 3], device)?,
+            );
+            assert!(
+                (squared_norm_of_all(&[large.into()])? / 1e40 - 1.0).abs() < 1e-6,
+                "{device:?}"
+            );
+            assert!(
+                (squared_norm_of_all(&[small.into()])? / 3e-50 - 1.0).abs() < 1e-6,
+                "{device:?}"
+            );
         }
         assert_eq!(squared_norm_of_all([])?, 0.0);
         Ok(())

@@ -1,4 +1,4 @@
-//! Fused CPU kernels with their backward passes, as candle custom ops; int8 matrix products; the random generator.
+//! Fused kernels with their backward passes, as candle custom ops; int8 matrix products; the random generator.
 //!
 //! Operations take and return candle tensors. On the CPU in f32 each is one fused op with a backward pass of its own, and
 //! in a build for CUDA most are, too (`cuda`); on any other device or type it is a composition of differentiable candle ops
@@ -109,3 +109,13 @@ pub use scale_channels::scale_channels;
 pub use self_attention::{Projections, Queries, self_attention};
 pub use sgd::{SgdStep, sgd_step};
 pub use softmax::softmax_last_dim;
+
+/// To be called once for a device that was just opened, by the thread that uses it from then on: no other thread may.
+pub fn prepare_device(device: &candle_core::Device) {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = device {
+        cuda::prepare_device(device);
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}

@@ -201,7 +201,8 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 mod tests {
     use super::ProductPrecision::{Bf16, Bf16Amx, F32};
     use super::*;
-    use crate::testing::{Differences, SIZES, check, same_bits_everywhere, sample};
+    use crate::testing::{Differences, SIZES, check, devices_with_own_ops, in_f64, same_bits_everywhere, sample};
+    use candle_core::DType;
 
     #[test]
     fn gradients() -> Result<()> {
@@ -255,6 +256,24 @@ mod tests {
                 same_bits_everywhere(&[&x, &weight, &bias], |t| linear(t[0], t[1], Some(t[2]), precision))?;
                 same_bits_everywhere(&[&x, &weight], |t| linear(t[0], t[1], None, precision))?;
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn products_in_bf16_are_those_of_rounded_operands() -> Result<()> {
+        let (x, weight) = (sample(&[9, 129], 1), sample(&[17, 129], 2));
+        let rounded = |t: &Tensor| t.to_dtype(DType::BF16)?.to_dtype(DType::F64);
+        let expected = in_f64(&rounded(&x)?.matmul(&rounded(&weight)?.t()?)?)?;
+        for device in devices_with_own_ops() {
+            let farthest = |precision| -> Result<f64> {
+                let y = linear(&x.to_device(device)?, &weight.to_device(device)?, None, precision)?;
+                let apart = in_f64(&y)?.into_iter().zip(&expected).map(|(a, b)| (a - b).abs());
+                Ok(apart.fold(0.0, f64::max))
+            };
+            assert!(farthest(Bf16)? < 1e-4, "{device:?}");
+            assert!(farthest(Bf16Amx)? < 1e-4, "{device:?}");
+            assert!(farthest(F32)? > 1e-3, "{device:?}");
         }
         Ok(())
     }

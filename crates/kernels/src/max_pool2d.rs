@@ -185,8 +185,8 @@ impl CustomOp1 for MaxPool2d {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Differences, check, same_bits_everywhere, sample};
-    use candle_core::{Device, Var};
+    use crate::testing::{Differences, check, devices_with_own_ops, same_bits_everywhere, sample};
+    use candle_core::Var;
 
     /// The values and the gradients of 2 × 2 windows, found window by window.
     #[test]
@@ -243,21 +243,22 @@ mod tests {
 
     #[test]
     fn the_first_of_equals_gets_the_gradient() -> Result<()> {
-        let x = Var::zeros((1, 1, 2, 2), candle_core::DType::F32, &Device::Cpu)?;
-        let gradients = max_pool2d(&x, 2, 2)?.sum_all()?.backward()?;
-        let gradient = gradients
-            .get(&x)
-            .expect("x is a variable")
-            .flatten_all()?
-            .to_vec1::<f32>()?;
-        assert_eq!(gradient, [1.0, 0.0, 0.0, 0.0]);
+        for device in devices_with_own_ops() {
+            let x = Var::zeros((1, 1, 2, 2), candle_core::DType::F32, device)?;
+            let gradients = max_pool2d(&x, 2, 2)?.sum_all()?.backward()?;
+            let gradient = gradients.get(&x).expect("x is a variable").flatten_all()?;
+            assert_eq!(gradient.to_vec1::<f32>()?, [1.0, 0.0, 0.0, 0.0], "{device:?}");
+        }
         Ok(())
     }
 
     #[test]
     fn not_a_number_comes_through() -> Result<()> {
-        let x = Tensor::new(&[1f32, f32::NAN, 3.0, 2.0], &Device::Cpu)?.reshape((1, 1, 2, 2))?;
-        assert!(max_pool2d(&x, 2, 2)?.flatten_all()?.to_vec1::<f32>()?[0].is_nan());
+        for device in devices_with_own_ops() {
+            let x = Tensor::new(&[1f32, f32::NAN, 3.0, 2.0], device)?.reshape((1, 1, 2, 2))?;
+            let pooled = max_pool2d(&x, 2, 2)?.flatten_all()?.to_vec1::<f32>()?;
+            assert!(pooled[0].is_nan(), "{device:?}");
+        }
         Ok(())
     }
 

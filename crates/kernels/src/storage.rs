@@ -21,7 +21,7 @@ pub(crate) fn is_fused(tensor: &Tensor) -> bool {
 }
 
 /// Whether ops on `tensor` with their backward passes are one op each, on the CPU or on CUDA.
-pub(crate) fn is_one_op(tensor: &Tensor) -> bool {
+pub(crate) fn has_own_op(tensor: &Tensor) -> bool {
     is_fused(tensor) || cfg!(feature = "cuda") && tensor.device().is_cuda() && tensor.dtype() == DType::F32
 }
 

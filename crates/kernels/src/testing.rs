@@ -37,6 +37,11 @@ pub(crate) fn devices() -> impl Iterator<Item = &'static Device> {
     std::iter::once(&Device::Cpu).chain(ACCELERATOR.as_ref())
 }
 
+/// Those of [`devices`] on which ops are one op each, not composed.
+pub(crate) fn devices_with_own_ops() -> impl Iterator<Item = &'static Device> {
+    devices().filter(|device| !device.is_metal())
+}
+
 /// A quarter of the elements.
 pub(crate) const DROPOUT: Dropout = Dropout {
     rate: 0.25,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use candle_core::Device;
-use orchestrate_kernels::ProductPrecision;
+use orchestrate_kernels::{ProductPrecision, prepare_device};
 use std::str::FromStr;
 
 /// A device as recipes and the command line name it.
@@ -56,7 +56,7 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device.
+    /// Opens the device, for the thread that calls this: its tensors are not to be used by another one.
     ///
     /// # Errors
     /// [`Error::Device`] if it was not compiled in or is not present.
@@ -76,6 +76,7 @@ impl DeviceChoice {
             Self::Cuda => Device::new_cuda(0).map_err(|e| explain("cuda", cfg!(feature = "cuda"), e)),
             Self::Metal => Device::new_metal(0).map_err(|e| explain("metal", cfg!(feature = "metal"), e)),
         }
+        .inspect(prepare_device)
     }
 
     /// The choice that gave the numerics class `class`; the CPU for work that rounds nothing.

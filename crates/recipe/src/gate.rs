@@ -172,8 +172,11 @@ fn check_measured(draft: &Draft, parts: &Parts, header: Option<&Header>, problem
 
 /// Says so where a time on one device is compared with one on another: models in integers run on the processor always.
 fn warn_of_two_devices(draft: &Draft, baseline: &str, parts: &Parts, header: Option<&Header>, problems: &mut Problems) {
+    if !draft.metric.starts_with("latency") {
+        return;
+    }
     let device = header.map_or(DeviceChoice::Cpu, |header| header.device.resolve());
-    if device == DeviceChoice::Cpu || !draft.metric.starts_with("latency") {
+    if device == DeviceChoice::Cpu {
         return;
     }
     let own = is_in_integers(&draft.step.name, parts);
@@ -197,6 +200,7 @@ fn warn_of_two_devices(draft: &Draft, baseline: &str, parts: &Parts, header: Opt
     }
 }
 
+/// As [`Recipe::is_in_integers`](crate::recipe::Recipe::is_in_integers), of what is not yet known to be a recipe.
 fn is_in_integers(name: &str, parts: &Parts) -> bool {
     let mut name = name;
     // What is evaluated may be evaluated already, and references may turn in a circle.

@@ -15,7 +15,6 @@ use crate::report::baseline_step;
 use crate::steps::{Distill, Export, Prune, Quantize, Train};
 use orchestrate_engine::{Action, ActionGraph, ActionId, Demand, GraphError, Input};
 use orchestrate_ml::data::{DataSpec, digits, reviews};
-use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::prune::{Criterion, PruneRound};
 use orchestrate_ml::steps::{EvaluateSettings, Initialization, LogitsSettings, Precision};
 use orchestrate_ml::training::{ProductPrecision, Training};
@@ -159,7 +158,6 @@ struct Draft {
     step: String,
     kind: ActionKind,
     parameters: Value,
-    device: DeviceChoice,
     precision: ProductPrecision,
     seed: u64,
     inputs: BTreeMap<String, Input>,
@@ -213,10 +211,10 @@ impl<'a> Lowering<'a> {
     }
 
     fn add(&mut self, draft: Draft) -> Result<ActionId, GraphError> {
-        let numerics = if draft.kind.is_exact() {
-            "exact".to_owned()
-        } else {
-            draft.device.numerics(draft.precision)
+        let numerics = match draft.kind {
+            kind if kind.is_exact() => "exact".to_owned(),
+            ActionKind::Evaluate => self.recipe.device_of(&draft.step).numerics(draft.precision),
+            _ => self.recipe.device.numerics(draft.precision),
         };
         let trajectory = trajectory(&draft.parameters);
         self.graph.add(Action {
@@ -251,7 +249,6 @@ impl<'a> Lowering<'a> {
             step: format!("data:{name}"),
             kind: ActionKind::Data,
             parameters: json!({ "spec": resolved(spec), "generator": generator_version(spec) }),
-            device: DeviceChoice::Cpu,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs: files.chain(model).collect(),
@@ -273,7 +270,6 @@ impl<'a> Lowering<'a> {
             step: format!("data:{name}"),
             kind: ActionKind::TrainingRows,
             parameters: json!({}),
-            device: DeviceChoice::Cpu,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs: inputs([("data", data)]),
@@ -302,7 +298,6 @@ impl<'a> Lowering<'a> {
             step: teacher.to_owned(),
             kind: ActionKind::Logits,
             parameters: resolved(&LogitsSettings { precision }),
-            device: self.recipe.device,
             precision,
             seed: 0,
             inputs: inputs([("teacher", self.model_of(teacher)), ("data", rows)]),
@@ -360,7 +355,6 @@ impl<'a> Lowering<'a> {
                 step: name.to_owned(),
                 kind: ActionKind::Prune,
                 parameters: resolved(round),
-                device: DeviceChoice::Cpu,
                 precision: ProductPrecision::F32,
                 seed,
                 inputs: inputs([("model", model)]),
@@ -406,7 +400,6 @@ impl<'a> Lowering<'a> {
             step: name.to_owned(),
             kind: ActionKind::Quantize,
             parameters: resolved(&settings),
-            device: self.recipe.device,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
@@ -447,7 +440,6 @@ impl<'a> Lowering<'a> {
             step: step.to_owned(),
             kind,
             parameters: resolved(settings),
-            device: self.recipe.device,
             precision: training.precision,
             seed: self.seed_of_round(round),
             inputs,
@@ -470,7 +462,6 @@ impl<'a> Lowering<'a> {
             step: name.to_owned(),
             kind: ActionKind::Export,
             parameters: resolved(&step.settings),
-            device: DeviceChoice::Cpu,
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
@@ -500,7 +491,6 @@ impl<'a> Lowering<'a> {
             step: step.to_owned(),
             kind: ActionKind::Evaluate,
             parameters: resolved(&settings),
-            device: self.recipe.device_of(step),
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,

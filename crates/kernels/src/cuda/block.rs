@@ -1,6 +1,7 @@
 //! An op made of other ops, with a backward pass of its own: what candle knows of it is its input, its output and that pass.
 //!
-//! candle adds every gradient to zeros that it allocates first, which for a block happens once, not at every link.
+//! candle adds every gradient to zeros that it allocates first, which for a block happens once, not at every link. Where nothing
+//! is differentiated, no block is made.
 
 use super::{buffer, elsewhere, not_here};
 use crate::affine::Kept;
@@ -13,6 +14,9 @@ pub(super) fn block<B>(x: &Tensor, output: Tensor, backward: B) -> Result<Tensor
 where
     B: FnOnce(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
 {
+    if !x.track_op() {
+        return Ok(output);
+    }
     x.apply_op1(Block::new(output, backward))
 }
 
@@ -21,6 +25,9 @@ pub(super) fn block2<B>(x: &Tensor, y: &Tensor, output: Tensor, backward: B) -> 
 where
     B: FnOnce(&Tensor) -> Result<[Tensor; 2]> + Send + Sync + 'static,
 {
+    if !x.track_op() && !y.track_op() {
+        return Ok(output);
+    }
     x.apply_op2(y, Block::new(output, backward))
 }
 

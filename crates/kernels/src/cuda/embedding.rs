@@ -38,19 +38,20 @@ impl CustomOp1 for Embedding {
 
     fn bwd(&self, table: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.detach().contiguous()?;
-        hand_over(table, scatter(&gradient, &self.ids, table.dim(0)?)?)
+        hand_over(table, scatter(&gradient, &self.ids, table.dims2()?)?)
     }
 }
 
-/// The gradient of a table of so many rows, from a row of `gradient`, which is contiguous, for each id.
-pub(super) fn scatter(gradient: &Tensor, ids: &[u32], rows: usize) -> Result<Tensor> {
-    gradient.apply_op1_no_bwd(&Scattered { ids, rows })
+/// The gradient of a table `[rows, width]`, from a row of `gradient`, which is contiguous, for each id.
+pub(super) fn scatter(gradient: &Tensor, ids: &[u32], (rows, width): (usize, usize)) -> Result<Tensor> {
+    gradient.apply_op1_no_bwd(&Scattered { ids, rows, width })
 }
 
 /// Of a row for each id: the table's gradient.
 struct Scattered<'a> {
     ids: &'a [u32],
     rows: usize,
+    width: usize,
 }
 
 /// Which rows there are, where the places of each begin, one more than which is where they end, and those places.
@@ -91,15 +92,14 @@ impl CustomOp1 for Scattered<'_> {
 
     fn cuda_fwd(&self, g: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let device = &g.device;
-        let width = layout.shape().elem_count().checked_div(self.ids.len()).unwrap_or(0);
-        let mut out = device.alloc_zeros::<f32>(self.rows * width)?;
+        let mut out = device.alloc_zeros::<f32>(self.rows * self.width)?;
         if layout.shape().elem_count() > 0 {
             let places = Places::of(self.ids);
-            let config = rows(places.numbers.len() as u64, width_of(width)?)?;
+            let config = rows(places.numbers.len() as u64, width_of(self.width)?)?;
             let [numbers, starts, positions] =
                 [places.numbers, places.starts, places.positions].map(|values| device.clone_htod(&values));
             let (numbers, starts, positions) = (numbers?, starts?, positions?);
-            let (g, width) = (view(g, layout)?, width_of(width)?);
+            let (g, width) = (view(g, layout)?, width_of(self.width)?);
             // SAFETY: `g` has a row of `width` elements for every position, `out` for every number, each of which one block
             // has, and where the positions of the last one end is told as well.
             unsafe {
@@ -116,6 +116,6 @@ impl CustomOp1 for Scattered<'_> {
                 );
             }
         }
-        Ok(output(out, device, (self.rows, width)))
+        Ok(output(out, device, (self.rows, self.width)))
     }
 }

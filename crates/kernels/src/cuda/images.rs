@@ -282,7 +282,7 @@ impl CustomOp2 for InputGradient<'_> {
         let (sums, count, of_each) = (
             address(Some(self.1))?,
             shape.elem_count() as u64,
-            batch.saturating_mul(*plane) as f32,
+            (batch * plane) as f32,
         );
         // SAFETY: as for the sums, and `out` is of these sizes, too.
         unsafe {

@@ -1,5 +1,5 @@
-// CUDA kernels in f32 over contiguous buffers. Compiled at run time, without a header. What each takes and where it is
-// launched is said in mod.rs.
+// CUDA kernels over contiguous buffers, in f32 where nothing else is said. Compiled at run time, without a header; the file of this
+// folder that launches one says what it takes.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -40,7 +40,8 @@ __device__ u64 thread() {
 }
 
 /// For all threads of a warp.
-__device__ float warp_sum(float value) {
+template <typename T>
+__device__ T warp_sum(T value) {
     for (int offset = WARP / 2; offset; offset /= 2) value += __shfl_xor_sync(ALL, value, offset);
     return value;
 }
@@ -51,13 +52,14 @@ __device__ float warp_max(float value) {
 }
 
 /// For all threads of a block of whole warps.
-__device__ float block_sum(float value) {
-    __shared__ float parts[WARP];
+template <typename T>
+__device__ T block_sum(T value) {
+    __shared__ T parts[WARP];
     value = warp_sum(value);
     __syncthreads();
     if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = value;
     __syncthreads();
-    float sum = 0.0f;
+    T sum = 0;
     for (u32 warp = 0; warp < blockDim.x / WARP; warp++) sum += parts[warp];
     return sum;
 }
@@ -161,13 +163,14 @@ extern "C" __global__ void layer_norm_gradient(
     }
 }
 
-/// exp(scale · score − largest) of a key, 0 of one that is masked.
+/// exp(scale · score − largest) of a key, 0 of one that is masked, and of all where the largest is −∞.
 __device__ float exponential(const float *scores, const float *mask, u32 i, float scale, float largest) {
-    return mask && mask[i] == 0.0f ? 0.0f : expf(scale * scores[i] - largest);
+    if (largest == __int_as_float(0xFF800000) || (mask && mask[i] == 0.0f)) return 0.0f;
+    return expf(scale * scores[i] - largest);
 }
 
 /// The largest of a row's scaled scores, and the sum of its exponentials. A row a warp.
-__device__ float2 row_of(const float *scores, const float *mask, u32 length, float scale) {
+__device__ float2 softmax_terms(const float *scores, const float *mask, u32 length, float scale) {
     float largest = __int_as_float(0xFF800000), sum = 0.0f;
     for (u32 i = threadIdx.x; i < length; i += WARP) {
         if (!mask || mask[i] != 0.0f) largest = fmaxf(largest, scale * scores[i]);
@@ -186,10 +189,10 @@ extern "C" __global__ void attention_probabilities(
     u64 first = row * length;
     scores += first;
     if (mask) mask += row / rows_of_mask * length;
-    float2 found = row_of(scores, mask, length, scale);
+    float2 terms = softmax_terms(scores, mask, length, scale);
     for (u32 i = threadIdx.x; i < length; i += WARP) {
-        float e = exponential(scores, mask, i, scale, found.x);
-        y[first + i] = e == 0.0f ? 0.0f : e / found.y * factor(dropout, first + i);
+        float e = exponential(scores, mask, i, scale, terms.x);
+        y[first + i] = e == 0.0f ? 0.0f : e / terms.y * factor(dropout, first + i);
     }
 }
 
@@ -203,17 +206,17 @@ extern "C" __global__ void attention_gradient(
     u64 first = row * length;
     scores += first;
     if (mask) mask += row / rows_of_mask * length;
-    float2 found = row_of(scores, mask, length, scale);
+    float2 terms = softmax_terms(scores, mask, length, scale);
     float along = 0.0f;
     for (u32 i = threadIdx.x; i < length; i += WARP) {
-        float e = exponential(scores, mask, i, scale, found.x);
-        if (e != 0.0f) along += e / found.y * (g[first + i] * factor(dropout, first + i));
+        float e = exponential(scores, mask, i, scale, terms.x);
+        if (e != 0.0f) along += e / terms.y * (g[first + i] * factor(dropout, first + i));
     }
     along = warp_sum(along);
     for (u32 i = threadIdx.x; i < length; i += WARP) {
-        float e = exponential(scores, mask, i, scale, found.x);
+        float e = exponential(scores, mask, i, scale, terms.x);
         float kept = g[first + i] * factor(dropout, first + i);
-        out[first + i] = e == 0.0f ? 0.0f : scale * (e / found.y) * (kept - along);
+        out[first + i] = e == 0.0f ? 0.0f : scale * (e / terms.y) * (kept - along);
     }
 }
 
@@ -233,10 +236,10 @@ extern "C" __global__ void adamw(
     p[i] = mask ? updated * mask[i] : updated;
 }
 
-/// Σ x² of each block's share, so that the sum of `out: [blocks]` is that of all.
-extern "C" __global__ void squares(const float *x, float *out, u64 count) {
-    float sum = 0.0f;
-    for (u64 i = thread(); i < count; i += (u64)gridDim.x * blockDim.x) sum += x[i] * x[i];
+/// Σ x² of each block's share in f64, so that the sum of `out: [blocks]` is that of all.
+extern "C" __global__ void squares(const float *x, double *out, u64 count) {
+    double sum = 0.0;
+    for (u64 i = thread(); i < count; i += (u64)gridDim.x * blockDim.x) sum += (double)x[i] * x[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
@@ -319,7 +322,7 @@ extern "C" __global__ void ranges(const float *x, float *out, u64 count) {
     }
 }
 
-/// Where the element `i` of a channel is, counted over all images: `[batch, channels, plane]`.
+/// Where the element `i` of a channel, of fewer than 2³², is, counted over all images: `[batch, channels, plane]`.
 __device__ u64 place_of(u32 i, u32 channel, u32 channels, u32 plane) {
     return ((u64)(i / plane) * channels + channel) * plane + i % plane;
 }
@@ -328,9 +331,9 @@ __device__ u64 place_of(u32 i, u32 channel, u32 channels, u32 plane) {
 extern "C" __global__ void moments(const float *x, float *out, u32 batch, u32 channels, u32 plane) {
     u32 channel = blockIdx.x, count = batch * plane;
     float sum = 0.0f, squares = 0.0f;
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) sum += x[place_of(i, channel, channels, plane)];
+    for (u64 i = threadIdx.x; i < count; i += blockDim.x) sum += x[place_of(i, channel, channels, plane)];
     float mean = block_sum(sum) / count;
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+    for (u64 i = threadIdx.x; i < count; i += blockDim.x) {
         float centred = x[place_of(i, channel, channels, plane)] - mean;
         squares += centred * centred;
     }
@@ -358,7 +361,7 @@ extern "C" __global__ void batch_norm(
 }
 
 /// The gradient behind the rectifier, if there is one.
-__device__ float behind(float g, float normal, float weight, float bias, u32 rectified) {
+__device__ float through_rectifier(float g, float normal, float weight, float bias, u32 rectified) {
     return rectified && !(normal * weight + bias > 0.0f) ? 0.0f : g;
 }
 
@@ -369,10 +372,10 @@ extern "C" __global__ void batch_norm_sums(
 ) {
     u32 channel = blockIdx.x, count = batch * plane;
     float sum = 0.0f, along = 0.0f;
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+    for (u64 i = threadIdx.x; i < count; i += blockDim.x) {
         u64 place = place_of(i, channel, channels, plane);
         float normal = normal_of(x[place], moments, channel, channels, eps);
-        float gradient = behind(g[place], normal, weight[channel], bias[channel], rectified);
+        float gradient = through_rectifier(g[place], normal, weight[channel], bias[channel], rectified);
         sum += gradient;
         along += gradient * normal;
     }
@@ -393,7 +396,7 @@ extern "C" __global__ void batch_norm_gradient(
     if (i >= count) return;
     u32 channel = i / plane % channels;
     float normal = normal_of(x[i], moments, channel, channels, eps);
-    float gradient = behind(g[i], normal, weight[channel], bias[channel], rectified);
+    float gradient = through_rectifier(g[i], normal, weight[channel], bias[channel], rectified);
     float scale = weight[channel] / sqrtf(moments[channels + channel] + eps);
     out[i] = scale * (gradient - sums[channel] / of_each - normal * (sums[channels + channel] / of_each));
 }

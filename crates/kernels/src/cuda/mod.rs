@@ -1,9 +1,12 @@
-//! Ops on CUDA that candle has not, or only as chains of small ones: on a GPU a chain costs a launch for each link, forward
-//! and twice as many backward.
+//! Ops on CUDA that candle has not, or only as chains of small ones: on a GPU a chain costs a launch for each link forward, and
+//! about three backward.
 //!
 //! The kernels take f32 and are compiled at their first use by NVIDIA's run-time compiler, which candle links to. They
 //! compute what the compositions beside the CPU's ops do. Their sums have an order that depends on shapes alone; candle's
 //! own ops on CUDA promise none.
+//!
+//! Invariant: a device's tensors stay on the thread that opened it, whose stream all launches are put in, in order. candle does not
+//! check that.
 
 mod attention;
 mod block;
@@ -39,6 +42,13 @@ const WARP: u32 = 32;
 
 /// Threads of a block of an elementwise kernel.
 const BLOCK: u32 = 256;
+
+/// To be called once for a device, by the thread that opened it, before there are tensors on it: each of them has two events less,
+/// which were to keep threads apart.
+pub(crate) fn prepare_device(device: &CudaDevice) {
+    // SAFETY: nothing is to be kept apart, for a device's tensors stay on the thread that opened it.
+    unsafe { device.disable_event_tracking() }
+}
 
 /// The kernels, compiled.
 fn compiled() -> Result<&'static str> {
@@ -128,8 +138,8 @@ fn address(tensor: Option<&Tensor>) -> Result<u64> {
 
 /// A buffer that a kernel has to fill before anything reads it.
 fn buffer(device: &CudaDevice, count: usize) -> Result<CudaSlice<f32>> {
-    // SAFETY: all that is launched runs in one stream, in order: whoever calls this launches the kernel that writes every
-    // element before the buffer is handed on.
+    // SAFETY: all that one thread launches runs in one stream, in order: whoever calls this launches the kernel that writes
+    // every element before the buffer is handed on.
     unsafe { device.alloc::<f32>(count) }
 }
 

@@ -1,6 +1,6 @@
 //! AdamW, and the norm of all gradients.
 
-use super::{address, blocks, buffer, device_of, elsewhere, launch, storage_of, threads, view};
+use super::{address, blocks, device_of, elsewhere, launch, storage_of, threads, view};
 use crate::adamw::Factors;
 use candle_core::cuda_backend::CudaStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaViewMut, LaunchConfig};
@@ -72,15 +72,15 @@ pub(crate) fn adamw_step(
     })
 }
 
-/// Σ x² over all elements of all tensors, which are of one device. What each block of a kernel adds up in f32 is read back
-/// once and added up in f64.
+/// Σ x² over all elements of all tensors, which are of one device. What the blocks of the kernels add up is
+/// read back once.
 pub(crate) fn squared_norm_of_all(tensors: &[&Tensor]) -> Result<f64> {
     let Some(first) = tensors.first() else {
         return Ok(0.0);
     };
     let device = device_of(first)?;
     let parts_of = |x: &Tensor| x.elem_count().div_ceil(PART).clamp(1, MOST_PARTS);
-    let mut parts = buffer(device, tensors.iter().map(|x| parts_of(x)).sum())?;
+    let mut parts = device.alloc_zeros::<f64>(tensors.iter().map(|x| parts_of(x)).sum())?;
     let mut next = 0;
     for x in tensors {
         let grid = parts_of(x);
@@ -97,7 +97,7 @@ pub(crate) fn squared_norm_of_all(tensors: &[&Tensor]) -> Result<f64> {
         // SAFETY: `x` has `count` elements, and `out` one for each block.
         unsafe { launch!(device, "squares", config, &x, &mut out, &count) };
     }
-    Ok(device.clone_dtoh(&parts)?.into_iter().map(f64::from).sum())
+    Ok(device.clone_dtoh(&parts)?.into_iter().sum())
 }
 
 /// Runs `change` on the elements of `t`, which has to be contiguous. Calls may be nested for tensors that share no storage.

@@ -3,13 +3,12 @@
 use super::{not_here, output};
 use crate::precision::ProductPrecision;
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::cublas::{self, CudaBlas, sys};
+use candle_core::cuda_backend::cudarc::cublas::{self, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
-use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use half::bf16;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which of the operands of a product are transposed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +178,7 @@ fn multiply_bf16(
         Ok(value) => Ok(value),
         Err(_) => bail!("a product of {m} × {k} and {k} × {n}"),
     };
-    let blas = blas(device)?;
+    let blas = device.cublas_handle();
     let stream = device.cuda_stream();
     // cuBLAS has columns where we have rows: it computes the transpose of the product, of the transposed operands in turn.
     let operation = |is_transposed| match is_transposed {
@@ -224,18 +223,4 @@ fn multiply_bf16(
         .w()?;
     }
     Ok(out)
-}
-
-/// The handle of the device that was used last; candle keeps its own to itself.
-fn blas(device: &CudaDevice) -> Result<Arc<CudaBlas>> {
-    static LAST: Mutex<Option<(DeviceId, Arc<CudaBlas>)>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((id, blas)) = &*last
-        && *id == device.id()
-    {
-        return Ok(Arc::clone(blas));
-    }
-    let blas = Arc::new(CudaBlas::new(device.cuda_stream()).w()?);
-    *last = Some((device.id(), Arc::clone(&blas)));
-    Ok(blas)
 }

@@ -99,7 +99,7 @@ pub(crate) fn embedding_norm(
     block(places, y, move |g| {
         let of_sum = norm_backward(&sum, &weight, &bias, eps, g)?;
         if table.track_op() {
-            hand_over_all(&table, scatter(&of_sum, &ids, table.dim(0)?)?)?;
+            hand_over_all(&table, scatter(&of_sum, &ids, table.dims2()?)?)?;
         }
         column_sums(&of_sum.reshape(((), places_shape.elem_count()))?)?.reshape(&places_shape)
     })

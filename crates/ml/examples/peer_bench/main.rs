@@ -32,8 +32,8 @@ fn main() -> Result<(), Failure> {
         ["serve", folder, case, precision] => {
             let (case, precision) = (Case::named(case)?, Precision::named(precision)?);
             let device = std::env::var("PEER_DEVICE").unwrap_or_else(|_| DeviceChoice::Cpu.name().into());
-            let device = device.parse::<DeviceChoice>()?.open()?;
-            on_pool(|| serve(&Side::open(case, precision, Path::new(folder), device)?))
+            let device: DeviceChoice = device.parse()?;
+            on_pool(|| serve(&Side::open(case, precision, Path::new(folder), device.open()?)?))
         }
         ["rates"] => on_pool(|| answer(&[peak_rate(), product_rate()?])),
         _ => Err("prepare FOLDER CASE, serve FOLDER CASE PRECISION, or rates".into()),

@@ -126,48 +126,54 @@ enum Asked {
     Form(&'static str, ProductPrecision),
 }
 
-/// The precision of products on `device`.
+/// The precision of products on `device`. Where it cannot be what is asked for, that is a warning: a recipe may name it for
+/// another machine.
 fn precision(section: &mut Section, trains: bool, device: DeviceChoice) -> ProductPrecision {
     let [avx512, amx] = FORMS_OF_BF16.map(|(name, form)| (name, Asked::Form(name, form)));
     let asked = section.choice("precision", &[(F32, Asked::F32), (BF16, Asked::Bf16), avx512, amx]);
     let place = section.place_of("precision").unwrap_or_else(|| section.place());
-    let on_cpu = matches!(device, DeviceChoice::Cpu | DeviceChoice::Auto);
-    let missing = match (asked, device) {
+    let (precision, warning) = match (asked, device) {
         (None | Some(Asked::F32), _) => return ProductPrecision::F32,
-        (Some(Asked::Form(_, form)), _) if on_cpu => return form,
-        (Some(Asked::Form(name, _)), _) => {
-            section.fault(Problem::error(
-                format!("`precision = \"{name}\"` does not run on {}", device.name()),
-                place,
-                "a form of the CPU's",
-                format!("write `precision = \"{BF16}\"`, or choose `device = \"cpu\"`"),
-            ));
-            return ProductPrecision::F32;
-        }
+        (Some(Asked::Form(_, form)), DeviceChoice::Cpu | DeviceChoice::Auto) => return form,
         (Some(Asked::Bf16), DeviceChoice::Cuda) => return ProductPrecision::Bf16,
-        (Some(Asked::Bf16), DeviceChoice::Metal) => Problem::warning(
-            "models are not taught in bf16 on metal",
-            place,
-            "f32 is used instead",
-            "leave it out, or choose `device = \"cpu\"`",
+        (Some(Asked::Form(name, _)), DeviceChoice::Cuda) => (
+            ProductPrecision::Bf16,
+            Problem::warning(
+                format!("`{name}` is a form of the CPU's"),
+                place,
+                "CUDA's own form of bf16 is used instead",
+                format!("write `precision = \"{BF16}\"`, or choose `device = \"cpu\"`"),
+            ),
+        ),
+        (Some(Asked::Bf16 | Asked::Form(..)), DeviceChoice::Metal) => (
+            ProductPrecision::F32,
+            Problem::warning(
+                "models are not taught in bf16 on metal",
+                place,
+                "f32 is used instead",
+                "leave it out, or choose `device = \"cpu\"`",
+            ),
         ),
         (Some(Asked::Bf16), DeviceChoice::Cpu | DeviceChoice::Auto) => match ProductPrecision::fastest_bf16() {
             Some(fastest) => return fastest,
-            None => Problem::warning(
-                "this processor has no instructions for bf16",
-                place,
-                "f32 is used instead",
-                format!(
-                    "where bits count more than time, name a form: {}",
-                    listed(FORMS_OF_BF16.map(|(name, _)| name))
+            None => (
+                ProductPrecision::F32,
+                Problem::warning(
+                    "this processor has no instructions for bf16",
+                    place,
+                    "f32 is used instead",
+                    format!(
+                        "where bits count more than time, name a form: {}",
+                        listed(FORMS_OF_BF16.map(|(name, _)| name))
+                    ),
                 ),
             ),
         },
     };
     if trains {
-        section.warn(missing);
+        section.warn(warning);
     }
-    ProductPrecision::F32
+    precision
 }
 
 /// The share that is dropped, which training rounds to f32: what becomes 1 by that would drop everything.

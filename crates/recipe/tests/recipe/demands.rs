@@ -65,7 +65,7 @@ fn what_is_timed_has_the_whole_machine_on_any_device() {
 }
 
 #[test]
-fn models_in_integers_and_cuts_are_the_processors_on_any_device() {
+fn models_in_integers_are_evaluated_under_the_processors_class_on_any_device() {
     let numerics = |device: &str| -> BTreeMap<String, String> {
         let recipe = Workspace::new(FULL).recipe(&["--device", device]);
         let lowered = Lowered::new(&recipe).unwrap();
