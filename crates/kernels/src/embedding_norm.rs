@@ -7,7 +7,7 @@ use crate::affine::{hand_over_all, holds};
 use crate::embedding::{embedding, row_numbers};
 use crate::layer_norm::{self, add_to, layer_norm, normalize_rows, sum_rows};
 use crate::row_gradient::RowGradient;
-use crate::storage::{build_chunks, cpu_slice, on_cuda, rows_per_task, slice, tensor};
+use crate::storage::{build_chunks, cpu_slice, is_fused, on_cuda, rows_per_task, slice, tensor};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -37,7 +37,8 @@ pub fn embedding_norm(
             places.dims()
         )
     }
-    let fits = weight.dims() == [width] && bias.dims() == [width] && ids.elem_count() > 0;
+    // The CPU's op alone can do without any id.
+    let fits = weight.dims() == [width] && bias.dims() == [width] && (ids.elem_count() > 0 || is_fused(places));
     if !fits || !holds(places, [table, weight, bias]) {
         return layer_norm(&embedding(table, ids)?.broadcast_add(places)?, weight, bias, eps);
     }
