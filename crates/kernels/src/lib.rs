@@ -110,7 +110,7 @@ pub use self_attention::{Projections, Queries, self_attention};
 pub use sgd::{SgdStep, sgd_step};
 pub use softmax::softmax_last_dim;
 
-/// To be called once for a device that was just opened, by the thread that uses it from then on: no other thread may.
+/// To be called once for a device that was just opened. On a GPU a tensor is then for the thread that made it alone.
 pub fn prepare_device(device: &candle_core::Device) {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = device {

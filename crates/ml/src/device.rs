@@ -56,7 +56,7 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device, for the thread that calls this: its tensors are not to be used by another one.
+    /// Opens the device. On a GPU a tensor is for the thread that made it alone: what is loaded, trained and run is so on one.
     ///
     /// # Errors
     /// [`Error::Device`] if it was not compiled in or is not present.

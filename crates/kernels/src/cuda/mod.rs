@@ -5,8 +5,8 @@
 //! compute what the compositions beside the CPU's ops do. Their sums have an order that depends on shapes alone; candle's
 //! own ops on CUDA promise none.
 //!
-//! Invariant: a device's tensors stay on the thread that opened it, whose stream all launches are put in, in order. candle does not
-//! check that.
+//! Invariant: a tensor stays on the thread that made it. Each thread has a stream of its own, in which what it launches runs in
+//! order; candle does not keep the streams apart.
 
 mod attention;
 mod block;
@@ -43,10 +43,10 @@ const WARP: u32 = 32;
 /// Threads of a block of an elementwise kernel.
 const BLOCK: u32 = 256;
 
-/// To be called once for a device, by the thread that opened it, before there are tensors on it: each of them has two events less,
-/// which were to keep threads apart.
+/// To be called once for a device before there are tensors on it: each of them has two events less, which were to keep threads
+/// apart.
 pub(crate) fn prepare_device(device: &CudaDevice) {
-    // SAFETY: nothing is to be kept apart, for a device's tensors stay on the thread that opened it.
+    // SAFETY: nothing is to be kept apart, for a tensor stays on the thread that made it.
     unsafe { device.disable_event_tracking() }
 }
 
