@@ -1,7 +1,7 @@
 //! The sum of two embeddings with the layer normalization behind it as one op (Devlin et al. 2019, section 3, figure 2).
 //!
-//! On the CPU it keeps nothing but its inputs: the sums are added up again in the backward pass. A parameter's gradient is summed up
-//! over rows in their order.
+//! On the CPU it keeps nothing but its inputs: the sums are added up again in the backward pass. A parameter's gradient is
+//! summed up over rows in their order.
 
 use crate::affine::{hand_over_all, holds};
 use crate::embedding::{embedding, row_numbers};

@@ -1,11 +1,11 @@
 //! Attention: two products, and one kernel between them.
 
 use super::product::{Transposed, product};
-use super::{Dropping, WARP, address, blocks, buffer, launch, not_here, output, view, width_of};
+use super::{Dropping, WARP, address, blocks, buffer, launch, not_on_cpu, output, view, width_of};
 use crate::dropout::Dropout;
 use crate::precision::ProductPrecision;
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
 /// Rows of a block, each of which a warp has.
 const ROWS: u32 = 4;
@@ -102,9 +102,7 @@ impl CustomOp1 for Probabilities {
         "attention_probabilities"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, scores: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (&scores.device, layout.shape());
@@ -146,9 +144,7 @@ impl CustomOp2 for ProbabilitiesGradient<'_> {
         "attention_gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,

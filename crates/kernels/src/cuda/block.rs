@@ -3,7 +3,7 @@
 //! candle adds every gradient to zeros that it allocates first, which for a block happens once, not at every link. Where nothing
 //! is differentiated, no block is made.
 
-use super::{buffer, elsewhere, not_here};
+use super::{buffer, elsewhere, not_on_cpu};
 use crate::affine::Kept;
 use candle_core::cuda_backend::CudaStorageSlice;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, InplaceOp1, Layout, Result, Shape, Tensor, bail};
@@ -60,9 +60,7 @@ impl<B: FnOnce(&Tensor) -> Result<Tensor> + Send + Sync> CustomOp1 for Block<B> 
         "block"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         self.forward()
@@ -79,9 +77,7 @@ impl<B: FnOnce(&Tensor) -> Result<[Tensor; 2]> + Send + Sync> CustomOp2 for Bloc
         "block"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         self.forward()

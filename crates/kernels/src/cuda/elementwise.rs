@@ -1,8 +1,8 @@
 //! Dropout and gelu.
 
-use super::{Dropping, buffer, launch, not_here, output, threads, view};
+use super::{Dropping, buffer, launch, not_on_cpu, output, threads, view};
 use crate::dropout::Dropout;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// As [`crate::dropout`], with the same mask.
 pub(crate) fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
@@ -16,9 +16,7 @@ impl CustomOp1 for Masking {
         "dropout"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, count) = (&x.device, layout.shape().elem_count());
@@ -48,9 +46,7 @@ impl CustomOp1 for Gelu {
         "gelu"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, count) = (&x.device, layout.shape().elem_count());
@@ -81,9 +77,7 @@ impl CustomOp2 for GeluGradient {
         "gelu_gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,

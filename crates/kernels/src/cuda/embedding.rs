@@ -1,8 +1,8 @@
 //! Rows of a table by their number. The gradient of a row is the sum over its positions in their order, as on the CPU.
 
-use super::{buffer, launch, not_here, output, rows, view, width_of};
+use super::{buffer, launch, not_on_cpu, output, rows, view, width_of};
 use crate::gradients::hand_over;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CudaStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// The rows `ids`, each one that the table has, as `shape`.
 pub(crate) fn embedding(table: &Tensor, ids: Vec<u32>, shape: Shape) -> Result<Tensor> {
@@ -19,9 +19,7 @@ impl CustomOp1 for Embedding {
         "embedding"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, table: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let device = &table.device;
@@ -86,9 +84,7 @@ impl CustomOp1 for Scattered<'_> {
         "embedding_gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, g: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let device = &g.device;

@@ -1,12 +1,12 @@
 //! Batch normalization and max pooling.
 
-use super::{address, blocks, buffer, launch, not_here, output, threads, view, width_of};
+use super::{address, blocks, buffer, launch, not_on_cpu, output, threads, view, width_of};
 use crate::batch_norm::{BatchStatistics, Rectifier};
 use crate::gradients::hand_over;
 use crate::patches::Geometry;
 use crate::storage::Planes;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// Threads that a channel's sums are made by.
 const CHANNEL: u32 = 1024;
@@ -75,9 +75,7 @@ impl CustomOp1 for Moments {
         "moments"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, sizes) = (&x.device, Sizes::of(layout.shape())?);
@@ -112,17 +110,7 @@ impl CustomOp3 for BatchNorm {
         "batch_norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(3);
 
     fn cuda_fwd(
         &self,
@@ -216,9 +204,7 @@ impl CustomOp2 for Sums<'_> {
         "batch_norm_sums"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,
@@ -263,9 +249,7 @@ impl CustomOp2 for InputGradient<'_> {
         "batch_norm_gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,
@@ -351,9 +335,7 @@ impl CustomOp1 for Pooling {
         "max_pool2d"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (batch, channels, ..) = layout.shape().dims4()?;
@@ -383,9 +365,7 @@ impl CustomOp2 for PoolingGradient {
         "max_pool2d_gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,

@@ -1,9 +1,9 @@
 //! Layer normalization: one kernel forward, and backward one for the rows and sums over columns.
 
 use super::linear::column_sums;
-use super::{buffer, launch, not_here, output, rows, view, width_of};
+use super::{buffer, launch, not_on_cpu, output, rows, view, width_of};
 use crate::gradients::hand_over;
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CudaStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 /// As [`crate::layer_norm`].
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
@@ -23,17 +23,7 @@ impl CustomOp3 for LayerNorm {
         "layer_norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(3);
 
     fn cuda_fwd(
         &self,
@@ -115,17 +105,7 @@ impl CustomOp3 for LayerNormGradient {
         "layer_norm_gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(3);
 
     fn cuda_fwd(
         &self,

@@ -1,11 +1,11 @@
 //! The fully connected layer: a product with a bias, whose gradients are handed over as they are.
 
 use super::product::{Transposed, multiply, plain_product};
-use super::{WARP, blocks, buffer, launch, not_here, output, threads, view, width_of};
+use super::{WARP, blocks, buffer, launch, not_on_cpu, output, threads, view, width_of};
 use crate::gradients::hand_over;
 use crate::precision::ProductPrecision;
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CudaStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 
 /// Rows that [`column_sums`] adds up in one go.
 const PART: usize = 128;
@@ -79,9 +79,7 @@ impl CustomOp2 for Linear {
         "linear"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,
@@ -109,17 +107,7 @@ impl CustomOp3 for Linear {
         "linear"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(3);
 
     fn cuda_fwd(
         &self,
@@ -181,9 +169,7 @@ impl CustomOp1 for ColumnSums {
         "column_sums"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (rows, width) = layout.shape().dims2()?;

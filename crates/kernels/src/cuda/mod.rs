@@ -34,7 +34,7 @@ use crate::dropout::Dropout;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig};
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
-use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{Device, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::OnceLock;
 
 /// Threads of a warp.
@@ -153,9 +153,27 @@ fn elsewhere<T>() -> Result<T> {
     bail!("a CUDA kernel was given a tensor of another device")
 }
 
-fn not_here() -> Result<(CpuStorage, Shape)> {
-    elsewhere()
+/// The forward pass on the CPU of an op of so many inputs, which there is not.
+macro_rules! not_on_cpu {
+    (1) => {
+        $crate::cuda::not_on_cpu!(_);
+    };
+    (2) => {
+        $crate::cuda::not_on_cpu!(_, _);
+    };
+    (3) => {
+        $crate::cuda::not_on_cpu!(_, _, _);
+    };
+    ($($input:tt),+) => {
+        fn cpu_fwd(
+            &self,
+            $($input: &candle_core::CpuStorage, _: &Layout,)+
+        ) -> Result<(candle_core::CpuStorage, Shape)> {
+            $crate::cuda::elsewhere()
+        }
+    };
 }
+use not_on_cpu;
 
 fn device_of(tensor: &Tensor) -> Result<&CudaDevice> {
     match tensor.device() {

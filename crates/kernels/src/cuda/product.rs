@@ -1,12 +1,12 @@
 //! Products of matrices, in f32 or of operands rounded to bf16 with sums in f32.
 
-use super::{not_here, output};
+use super::{not_on_cpu, output};
 use crate::precision::ProductPrecision;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cublas::{self, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use half::bf16;
 use std::ffi::c_void;
 
@@ -63,9 +63,7 @@ impl CustomOp2 for Product {
         "product"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,

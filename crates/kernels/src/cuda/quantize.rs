@@ -1,9 +1,9 @@
 //! Quantization to integers, simulated, with the integers of the CPU's kernels; and the ranges that scales are taken from.
 
-use super::{address, blocks, buffer, device_of, launch, not_here, output, storage_of, threads, view};
+use super::{address, blocks, buffer, device_of, launch, not_on_cpu, output, storage_of, threads, view};
 use crate::fake_quantize::ActivationQuantizer;
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// Elements that a block of [`min_max`] looks at, where there are not too many for that.
 const PART: usize = 8192;
@@ -58,9 +58,7 @@ impl CustomOp1 for FakeQuantize {
         "fake_quantize"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, count) = (&x.device, layout.shape().elem_count());
@@ -112,9 +110,7 @@ impl CustomOp2 for FakeQuantizeGradient<'_> {
         "fake_quantize_gradient"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(2);
 
     fn cuda_fwd(
         &self,
@@ -173,9 +169,7 @@ impl CustomOp1 for RowScales {
         "row_scales"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        not_here()
-    }
+    not_on_cpu!(1);
 
     fn cuda_fwd(&self, w: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, channels) = (&w.device, layout.shape().dim(0)?);
