@@ -13,6 +13,7 @@ mod lock;
 mod manual;
 mod memory;
 mod outputs;
+mod pretrained;
 mod real_data;
 mod recipes;
 mod reruns;

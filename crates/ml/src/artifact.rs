@@ -63,6 +63,21 @@ pub struct LoadedModel {
     pub masks: Masks,
 }
 
+impl LoadedModel {
+    /// A model without masks over `parameters`, which have all that `config` asks for.
+    ///
+    /// # Errors
+    /// If a tensor is missing, left over or of another shape.
+    pub fn new(config: &ModelConfig, mut parameters: Parameters) -> Result<Self> {
+        let model = config.architecture.build(&mut parameters, config.classes())?;
+        Ok(Self {
+            parameters,
+            model,
+            masks: Masks::new(),
+        })
+    }
+}
+
 impl ModelArtifact {
     /// Opens the model in `files`.
     ///

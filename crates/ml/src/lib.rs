@@ -26,6 +26,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod pass;
 pub mod predict;
+pub mod pretrained;
 pub mod progress;
 pub mod prune;
 pub mod quantize;

@@ -72,6 +72,17 @@ pub struct NormAfter {
     pub epsilon: f64,
 }
 
+/// Where a tensor comes from that the store does not hold.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// From nowhere: it is missing.
+    None,
+    /// It is drawn from this seed.
+    Seed(u64),
+    /// It is zero in all places, which take no memory.
+    Outline,
+}
+
 /// Named tensors, see the module's text.
 pub struct Parameters {
     floats: BTreeMap<String, Tensor>,
@@ -85,7 +96,7 @@ pub struct Parameters {
     quantizers: BTreeMap<String, ActivationQuantizer>,
     observers: BTreeMap<String, Arc<Observer>>,
     observe_with: Option<ObserverKind>,
-    create_from: Option<u64>,
+    origin: Origin,
     asked: BTreeSet<String>,
     weights: BTreeSet<String>,
     device: Device,
@@ -101,8 +112,16 @@ impl Parameters {
     /// An empty store whose tensors are drawn as they are asked for.
     pub fn create(seed: u64, device: &Device) -> Self {
         Self {
-            create_from: Some(seed),
+            origin: Origin::Seed(seed),
             ..Self::empty(device, Use::Train)
+        }
+    }
+
+    /// An empty store that has whatever it is asked for, without values: to learn which tensors a model has.
+    pub fn outline() -> Self {
+        Self {
+            origin: Origin::Outline,
+            ..Self::empty(&Device::Cpu, Use::Train)
         }
     }
 
@@ -118,7 +137,7 @@ impl Parameters {
             quantizers: BTreeMap::new(),
             observers: BTreeMap::new(),
             observe_with: None,
-            create_from: None,
+            origin: Origin::None,
             asked: BTreeSet::new(),
             weights: BTreeSet::new(),
             device: device.clone(),
@@ -131,6 +150,14 @@ impl Parameters {
         Self {
             floats,
             ..Self::empty(device, purpose)
+        }
+    }
+
+    /// The same store, in which what it lacks is drawn from `seed` when it is asked for.
+    pub fn with_rest_from_seed(self, seed: u64) -> Self {
+        Self {
+            origin: Origin::Seed(seed),
+            ..self
         }
     }
 
@@ -287,10 +314,11 @@ impl Parameters {
 
     /// What the store holds as `name`, or a new tensor if it is drawn from a seed.
     fn found_or_drawn(&self, name: &str, shape: &[usize], initial: Initial) -> Result<Tensor> {
-        let tensor = match (self.floats.get(name), self.create_from) {
+        let tensor = match (self.floats.get(name), self.origin) {
             (Some(tensor), _) => tensor.clone(),
-            (None, Some(seed)) => draw(name, shape, initial, seed, &self.device)?,
-            (None, None) => {
+            (None, Origin::Seed(seed)) => draw(name, shape, initial, seed, &self.device)?,
+            (None, Origin::Outline) => Tensor::zeros((), DType::F32, &self.device)?.broadcast_as(shape)?,
+            (None, Origin::None) => {
                 return Err(Error::MissingTensor {
                     name: name.into(),
                     shape: shape.to_vec(),
@@ -319,7 +347,7 @@ impl Parameters {
 
     /// Whether there is, or will be drawn, a tensor `name`.
     pub fn holds(&self, name: &str) -> bool {
-        self.create_from.is_some() || self.floats.contains_key(name) || self.variables.contains_key(name)
+        !matches!(self.origin, Origin::None) || self.floats.contains_key(name) || self.variables.contains_key(name)
     }
 
     /// Notes that the batch norm `norm` is all that reads what the convolution at `path` gives.

@@ -86,8 +86,12 @@ impl Bench {
     }
 
     fn train(&self, training: Training, context: &Context, out: &Path) -> orchestrate_ml::Result<Figures> {
-        let settings = TrainSettings { model: MODEL, training };
-        train(&self.files("data"), &settings, context, out)
+        let settings = TrainSettings {
+            model: MODEL,
+            pretrained: None,
+            training,
+        };
+        train(&self.files("data"), &Files::new(), &settings, context, out)
     }
 
     /// The names in the folder of checkpoints, sorted.
@@ -184,11 +188,14 @@ fn running_statistics_go_on_too() {
         channels: vec![4, 4, 8],
     };
     let settings = TrainSettings {
+        pretrained: None,
         model,
         training: TRAINING,
     };
     let data = bench.files("data");
-    compare(&bench, |context, out| train(&data, &settings, context, out));
+    compare(&bench, |context, out| {
+        train(&data, &Files::new(), &settings, context, out)
+    });
 }
 
 #[test]
@@ -207,13 +214,18 @@ fn so_does_every_other_kind_of_training() {
         alpha: 0.5,
     };
     let settings = DistillSettings {
+        pretrained: None,
         model: MODEL,
         initialize: Initialization::Teacher,
         distillation,
         training: TRAINING,
     };
     compare(&bench, |context, out| {
-        distill(&data, &logits, Some(&teacher), &settings, context, out)
+        let start = Start {
+            teacher: Some(&teacher),
+            pretrained: &Files::new(),
+        };
+        distill(&data, &logits, start, &settings, context, out)
     });
 
     let round = PruneRound {

@@ -54,10 +54,11 @@ fn run(data: &Files, model: &ModelSpec, precision: ProductPrecision) -> Vec<(Str
     let training = Training { precision, ..TRAINING };
     let [trained, quantized, exported, evaluated] = ["trained", "quantized", "exported", "evaluated"].map(new);
     let settings = TrainSettings {
+        pretrained: None,
         model: model.clone(),
         training,
     };
-    train(data, &settings, &context, &trained).unwrap();
+    train(data, &Files::new(), &settings, &context, &trained).unwrap();
     let settings = QuantizeSettings {
         weights: WeightScheme::Uniform,
         observer: ObserverKind::MinMax,

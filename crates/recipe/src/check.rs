@@ -2,13 +2,14 @@
 //!
 //! Everything is checked that can be without running anything. What depends on a faulty part is not judged.
 
-use crate::data::Folders;
 use crate::diagnostic::{Problem, Problems};
 use crate::flow::{self, Parts};
 use crate::gate;
 use crate::header::{self, Header};
+use crate::model::Model;
 use crate::named::NamedTable;
 use crate::node::Table;
+use crate::path::Folders;
 use crate::recipe::{Data, Gate, Recipe, Step};
 use crate::section::{Named, Section};
 use crate::source::{Place, Sources};
@@ -16,7 +17,6 @@ use crate::steps::Draft;
 use crate::variables::Variables;
 use crate::{data, graph, model, references};
 use orchestrate_ml::device::DeviceChoice;
-use orchestrate_ml::models::ModelSpec;
 use std::collections::BTreeMap;
 
 /// What the file system says of a recipe.
@@ -48,7 +48,9 @@ pub(crate) fn check(
     let data = read_all(sections.data, "data", "a data set", problems, |section| {
         data::read(section, &surroundings.folders)
     });
-    let models = read_all(sections.models, "model", "a model", problems, model::read);
+    let models = read_all(sections.models, "model", "a model", problems, |section| {
+        model::read(section, &surroundings.folders)
+    });
     let device = header
         .as_ref()
         .map_or(DeviceChoice::Cpu, |header| header.device.resolve());
@@ -111,8 +113,10 @@ impl<'a> Sections<'a> {
 
 fn expand_variables(tree: &mut Table, problems: &mut Problems) {
     let mut variables = Variables::read(tree.table("variables"), problems);
-    if let Some(entry) = tree.entries.get_mut("data") {
-        variables.expand(&mut entry.node, problems);
+    for key in ["data", "model"] {
+        if let Some(entry) = tree.entries.get_mut(key) {
+            variables.expand(&mut entry.node, problems);
+        }
     }
     variables.report_unused(problems);
 }
@@ -156,7 +160,7 @@ fn assemble(
     stem: &str,
 ) -> Recipe {
     let data: BTreeMap<String, Data> = by_name(parts.data);
-    let models: BTreeMap<String, ModelSpec> = by_name(parts.models);
+    let models: BTreeMap<String, Model> = by_name(parts.models);
     let mut drafts: Vec<Option<(Named, Draft)>> = parts
         .steps
         .into_iter()

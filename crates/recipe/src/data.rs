@@ -2,15 +2,14 @@
 
 use crate::diagnostic::Problem;
 use crate::node::Text;
+use crate::path::{Folders, file};
 use crate::recipe::Data;
 use crate::section::Section;
 use crate::source::Place;
-use crate::suggest::escaped;
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::data::spec::{Digits, IdxFiles, Reviews, TextFiles};
 use orchestrate_ml::data::text_file::TextFormat;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const MOST_ROWS: usize = 1_000_000;
@@ -18,17 +17,6 @@ const LEAST_VOCABULARY: usize = 64;
 const MOST_VOCABULARY: usize = 1_000_000;
 const LEAST_LENGTH: usize = 3;
 const MOST_LENGTH: usize = 8192;
-
-/// What relative paths start from.
-#[derive(Debug, Clone)]
-pub(crate) struct Folders {
-    /// Paths of the recipe.
-    pub recipe: PathBuf,
-    /// Paths of the command line.
-    pub current: PathBuf,
-    /// Whether files are looked for: not for the profiles that were not chosen.
-    pub look: bool,
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Source {
@@ -199,44 +187,4 @@ fn extension_format(path: &Path) -> Option<TextFormat> {
     .into_iter()
     .find(|(_, extensions)| extensions.contains(&extension.as_str()))
     .map(|(format, _)| format)
-}
-
-/// The path at `role`, if there is a file that can be read.
-fn file(section: &mut Section, role: &'static str, folders: &Folders) -> Option<PathBuf> {
-    let (text, place) = section.text(role)?;
-    let (folder, of) = if text.begins_in.is_command_line() {
-        (&folders.current, "the current folder")
-    } else {
-        (&folders.recipe, "the recipe's folder")
-    };
-    let path = folder.join(&text.value);
-    if !folders.look {
-        return Some(path);
-    }
-    let Some(trouble) = trouble_with(&path) else {
-        return Some(path);
-    };
-    let relative = if Path::new(&text.value).is_relative() {
-        format!("; the path is relative to {of}")
-    } else {
-        String::new()
-    };
-    section.fault(Problem::error(
-        format!("`{}` {trouble}", escaped(&path.display().to_string())),
-        place,
-        format!("the file for `{role}`"),
-        format!("correct the path here, by a variable or with `--set`{relative}"),
-    ));
-    None
-}
-
-/// Why `path` is not a file that can be read.
-fn trouble_with(path: &Path) -> Option<String> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist".to_owned()),
-        Err(error) => Some(format!("cannot be read: {error}")),
-        // A pipe would block until someone writes to it.
-        Ok(about) if !about.is_file() => Some("is not a file".to_owned()),
-        Ok(_) => File::open(path).err().map(|error| format!("cannot be read: {error}")),
-    }
 }

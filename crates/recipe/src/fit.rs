@@ -2,9 +2,10 @@
 
 use crate::diagnostic::Problem;
 use crate::flow::{Flow, Traits};
+use crate::recipe::Data;
 use crate::section::Named;
 use crate::source::Place;
-use crate::steps::distill;
+use crate::steps::{distill, train};
 use crate::suggest::quoted;
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::data::spec::{Digits, IdxFiles, Reviews, TextFiles};
@@ -52,7 +53,11 @@ impl Flow<'_> {
                     format!("rows of {data} have up to {max_length} tokens, but {name} has {max_positions} positions"),
                     model.place,
                     format!("reads up to {max_positions} tokens"),
-                    format!("raise `max_positions` of {name}, or lower `max_length` of {data}"),
+                    if self.is_pretrained(model) {
+                        format!("lower `max_length` of {data}: longer rows are cut")
+                    } else {
+                        format!("raise `max_positions` of {name}, or lower `max_length` of {data}")
+                    },
                 )
             }
             (ModelSpec::Bert { .. }, Reads::Text { .. }) => return,
@@ -101,9 +106,71 @@ impl Flow<'_> {
         self.problems.push(Problem::error(message, place, "does not fit", help));
     }
 
-    /// A student that starts from its teacher's layers has their widths.
+    fn is_pretrained(&self, named: &Named) -> bool {
+        self.model(&named.name).is_some_and(|model| model.start.is_some())
+    }
+
+    /// Texts of the data set `data`, which is named at `place`, have the vocabulary of files, as the new model `model` needs if
+    /// it is pretrained, and not one that is learnt from them.
+    pub(crate) fn check_vocabulary(&mut self, model: &Named, data: &str, place: Place) {
+        let learns = |data: &Data| !data.files.contains_key("tokenizer") && !data.files.contains_key("vocab");
+        if !self.is_pretrained(model) || !self.data(data).is_some_and(learns) || self.reads(data) == Some(Reads::Images)
+        {
+            return;
+        }
+        let (name, data) = (quoted(&model.name), quoted(data));
+        self.problems.push(
+            Problem::error(
+                format!("{name} is pretrained, but {data} learns a vocabulary of its own"),
+                place,
+                "its words would have other numbers",
+                format!("set `tokenizer` of {data} to the tokenizer.json of the pretrained model, or `vocab` to its vocab.txt"),
+            )
+            .and(model.place, "pretrained"),
+        );
+    }
+
+    /// A training of no epochs takes pretrained weights as they are, which must be all that the model has.
+    pub(crate) fn check_taken_as_is(&mut self, train: &train::Draft) {
+        let (Some(place), Some(model)) = (train.no_epochs, self.model(&train.model.name)) else {
+            return;
+        };
+        let name = quoted(&train.model.name);
+        let missing = match (&model.start, model.lacks) {
+            (None, _) => format!("{name} starts from the seed, and would know nothing"),
+            (Some(_), Some(part)) => format!("{name} starts with a new {part}, which would know nothing"),
+            (Some(_), None) => return,
+        };
+        self.problems.push(
+            Problem::error(
+                format!("without training {missing}"),
+                place,
+                "no training",
+                "set `epochs` to 1 or more; only a model that is `pretrained` as a whole can be taken as it is",
+            )
+            .and(train.model.place, "the model"),
+        );
+    }
+
+    /// A student that starts from its teacher's layers has their widths, and no other weights.
     pub(crate) fn check_initialization(&mut self, distill: &distill::Draft, teacher: &Traits) {
         if distill.initialize != Initialization::Teacher {
+            return;
+        }
+        if self.is_pretrained(&distill.model) {
+            let place = distill.initialize_place.unwrap_or(distill.teacher.place);
+            self.problems.push(
+                Problem::error(
+                    format!(
+                        "{} is pretrained, and cannot start from its teacher's layers, too",
+                        quoted(&distill.model.name)
+                    ),
+                    place,
+                    "starts from layers of the teacher",
+                    "remove `initialize`, or name a model without `pretrained`",
+                )
+                .and(distill.model.place, "pretrained"),
+            );
             return;
         }
         let (Some(from), Some(to)) = (self.spec(&teacher.model), self.spec(&distill.model.name)) else {

@@ -6,6 +6,7 @@
 use crate::check::Declared;
 use crate::diagnostic::{Problem, Problems};
 use crate::fit::Reads;
+use crate::model::Model;
 use crate::recipe::Data;
 use crate::section::Named;
 use crate::steps::{Draft, export, prune, quantize};
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub data: Vec<Declared<Data>>,
-    pub models: Vec<Declared<ModelSpec>>,
+    pub models: Vec<Declared<Model>>,
     pub steps: Vec<Declared<Draft>>,
 }
 
@@ -91,12 +92,16 @@ impl Flow<'_> {
         let product = match draft {
             Draft::Train(train) => {
                 self.check_fit(&train.model, &data, train.data.place);
+                self.check_vocabulary(&train.model, &data, train.data.place);
+                self.check_taken_as_is(train);
                 Product::Model(Traits::new(&data, &train.model))
             }
             Draft::Distill(distill) => {
                 let place = distill.data.as_ref().map_or(distill.teacher.place, |own| own.place);
                 self.check_fit(&distill.model, &data, place);
-                self.check_initialization(distill, &teacher?);
+                let teacher = teacher?;
+                self.check_vocabulary(&distill.model, &teacher.data, place);
+                self.check_initialization(distill, &teacher);
                 Product::Model(Traits::new(&data, &distill.model))
             }
             Draft::Prune(prune) => Product::Model(self.pruned(prune, input?)),
@@ -226,13 +231,23 @@ impl Flow<'_> {
     }
 
     /// The model declared as `name`.
-    pub fn spec(&self, name: &str) -> Option<&ModelSpec> {
+    pub fn model(&self, name: &str) -> Option<&Model> {
         find(&self.parts.models, name)
+    }
+
+    /// The architecture of the model declared as `name`, if it is known.
+    pub fn spec(&self, name: &str) -> Option<&ModelSpec> {
+        self.model(name).filter(|model| model.is_known).map(|model| &model.spec)
+    }
+
+    /// The data set declared as `name`.
+    pub fn data(&self, name: &str) -> Option<&Data> {
+        find(&self.parts.data, name)
     }
 
     /// What the data set declared as `name` gives.
     pub fn reads(&self, name: &str) -> Option<Reads> {
-        find(&self.parts.data, name).map(|data| Reads::of(&data.spec))
+        self.data(name).map(|data| Reads::of(&data.spec))
     }
 }
 

@@ -17,7 +17,7 @@ use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::progress;
 use orchestrate_ml::prune::PruneRound;
-use orchestrate_ml::steps::{self, Context, Figures};
+use orchestrate_ml::steps::{self, Context, Figures, Start};
 use orchestrate_ml::{Error, Result as MlResult};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ pub enum ActionKind {
     Data,
     /// What training reads of a data set.
     TrainingRows,
-    /// Trains a model from a seed.
+    /// Trains a model from a seed or from pretrained weights.
     Train,
     /// Runs a teacher over the training rows.
     Logits,
@@ -134,7 +134,11 @@ impl Step for ActionKind {
                 steps::prepare_data(&spec, &external(work), optional_artifact(work, LIKE)?, work.output)
             }
             Self::TrainingRows => steps::training_rows(artifact(work, "data")?, work.output),
-            Self::Train => steps::train(artifact(work, "data")?, &parameters(work)?, &context, work.output),
+            Self::Train => {
+                let pretrained = external(work);
+                let data = artifact(work, "data")?;
+                steps::train(data, &pretrained, &parameters(work)?, &context, work.output)
+            }
             Self::Logits => steps::teacher_logits(
                 artifact(work, "teacher")?,
                 artifact(work, "data")?,
@@ -144,8 +148,11 @@ impl Step for ActionKind {
             ),
             Self::Distill => {
                 let (data, logits) = (artifact(work, "data")?, artifact(work, "logits")?);
-                let teacher = optional_artifact(work, "teacher")?;
-                steps::distill(data, logits, teacher, &parameters(work)?, &context, work.output)
+                let start = Start {
+                    teacher: optional_artifact(work, "teacher")?,
+                    pretrained: &external(work),
+                };
+                steps::distill(data, logits, start, &parameters(work)?, &context, work.output)
             }
             Self::Prune => {
                 let round: PruneRound = parameters(work)?;

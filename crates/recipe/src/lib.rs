@@ -24,6 +24,7 @@ mod named;
 mod node;
 mod overlay;
 mod parse;
+mod path;
 mod recipe;
 mod references;
 pub mod report;

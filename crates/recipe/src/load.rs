@@ -5,10 +5,10 @@
 //! are only looked for in the variant that was chosen.
 
 use crate::check::{Surroundings, check};
-use crate::data::Folders;
 use crate::diagnostic::{Finding, Problem, Problems, RecipeErrors};
 use crate::named::is_name;
 use crate::node::Table;
+use crate::path::Folders;
 use crate::recipe::Recipe;
 use crate::source::{Place, Sources};
 use crate::suggest::{did_you_mean, listed, quoted};

@@ -21,6 +21,7 @@ use orchestrate_ml::training::{ProductPrecision, Training};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 /// Rows of a batch in evaluations; it has no influence on predictions beyond rounding.
 pub(crate) const EVALUATION_BATCH: usize = 64;
@@ -239,9 +240,7 @@ impl<'a> Lowering<'a> {
             return Ok(*id);
         }
         let Data { spec, files } = &self.recipe.data[name];
-        let files = files
-            .iter()
-            .map(|(role, path)| (role.clone(), Input::File(path.clone())));
+        let files = self::files(files);
         let model = like.map(|step| (LIKE.to_owned(), Input::Action(self.model_of(step))));
         let suffix = like.map(|step| format!(":as:{step}")).unwrap_or_default();
         let id = self.add(Draft {
@@ -309,8 +308,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn train(&mut self, name: &'a str, step: &'a Train) -> Result<ActionId, GraphError> {
-        let inputs = inputs([("data", self.training_rows(&step.data, name)?)]);
+        let mut inputs = inputs([("data", self.training_rows(&step.data, name)?)]);
+        inputs.extend(files(&step.files));
         let training = &step.settings.training;
+        if training.epochs == 0 {
+            return self.taken_as_is(name, step, inputs);
+        }
         self.trained(
             [name, name, &step.data],
             ActionKind::Train,
@@ -321,12 +324,35 @@ impl<'a> Lowering<'a> {
         )
     }
 
+    /// The action that takes pretrained weights as they are: it draws nothing, and no setting of a training may make it stale.
+    fn taken_as_is(
+        &mut self,
+        name: &str,
+        step: &Train,
+        inputs: BTreeMap<String, Input>,
+    ) -> Result<ActionId, GraphError> {
+        let mut settings = step.settings.clone();
+        settings.training = Training::NONE;
+        self.add(Draft {
+            name: name.to_owned(),
+            step: name.to_owned(),
+            kind: ActionKind::Train,
+            parameters: resolved(&settings),
+            precision: ProductPrecision::F32,
+            seed: 0,
+            inputs,
+            demand: Demand::Light,
+            memory: self.estimates.pruning(name, &step.data),
+        })
+    }
+
     fn distill(&mut self, name: &'a str, step: &'a Distill) -> Result<ActionId, GraphError> {
         let rows = self.training_rows(&step.data, name)?;
         let mut inputs = inputs([
             ("data", rows),
             ("logits", self.logits(&step.teacher, &step.data, rows)?),
         ]);
+        inputs.extend(files(&step.files));
         if step.settings.initialize == Initialization::Teacher {
             inputs.insert("teacher".into(), Input::Action(self.model_of(&step.teacher)));
         }
@@ -518,6 +544,13 @@ fn inputs<const N: usize>(actions: [(&str, ActionId); N]) -> BTreeMap<String, In
         .into_iter()
         .map(|(role, id)| (role.to_owned(), Input::Action(id)))
         .collect()
+}
+
+/// Files by role, as inputs.
+fn files(files: &BTreeMap<String, PathBuf>) -> impl Iterator<Item = (String, Input)> {
+    files
+        .iter()
+        .map(|(role, path)| (role.clone(), Input::File(path.clone())))
 }
 
 fn resolved(settings: &impl Serialize) -> Value {

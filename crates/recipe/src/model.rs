@@ -1,13 +1,50 @@
-//! `[model.NAME]`: an architecture and its widths.
+//! `[model.NAME]`: an architecture and its widths, or the folder of a pretrained model that has them.
 
 use crate::diagnostic::Problem;
+use crate::path::{Folders, folder};
+use crate::recipe::Start;
 use crate::section::Section;
 use orchestrate_ml::models::ModelSpec;
+use orchestrate_ml::pretrained::{Classifier, Pretrained, PretrainedSettings, files_of};
+use std::path::Path;
 
 const MOST_LAYERS: usize = 256;
 const MOST_WIDTH: usize = 65_536;
 const LEAST_POSITIONS: usize = 3;
 const DEFAULT_POSITIONS: usize = 512;
+const MOST_CLASSES: usize = 65_536;
+
+/// Of a pretrained model whose files are not looked at: BERT-base, which stands in for it.
+const NOT_LOOKED_AT: ModelSpec = ModelSpec::Bert {
+    layers: 12,
+    hidden: 768,
+    heads: 12,
+    intermediate: Some(3072),
+    max_positions: DEFAULT_POSITIONS,
+};
+
+/// A model that was declared.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Model {
+    pub spec: ModelSpec,
+    /// Whether `spec` is known, and does not only stand in for that of files that are not looked at.
+    pub is_known: bool,
+    /// The weights that it starts from, if not from the seed.
+    pub start: Option<Start>,
+    /// What these weights lack and training must teach.
+    pub lacks: Option<&'static str>,
+}
+
+impl Model {
+    fn from_seed(spec: ModelSpec) -> Self {
+        Self {
+            spec,
+            is_known: true,
+            start: None,
+            lacks: None,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Family {
@@ -18,7 +55,7 @@ enum Family {
 }
 
 /// Reads a model.
-pub(crate) fn read(mut section: Section) -> Option<ModelSpec> {
+pub(crate) fn read(mut section: Section, folders: &Folders) -> Option<Model> {
     let family = section.choice(
         "architecture",
         &[
@@ -32,17 +69,77 @@ pub(crate) fn read(mut section: Section) -> Option<ModelSpec> {
     let Some(family) = family else {
         return section.given_up();
     };
-    let spec = match family {
-        Family::Bert => bert(&mut section),
-        Family::Mlp => mlp(&mut section),
-        Family::Lenet5 => lenet5(&mut section),
-        Family::Resnet8 => resnet8(&mut section),
+    let model = match family {
+        Family::Bert => bert(&mut section, folders),
+        Family::Mlp => mlp(&mut section).map(Model::from_seed),
+        Family::Lenet5 => lenet5(&mut section).map(Model::from_seed),
+        Family::Resnet8 => resnet8(&mut section).map(Model::from_seed),
     };
-    section.done(|| spec)
+    section.done(|| model)
 }
 
-fn bert(section: &mut Section) -> Option<ModelSpec> {
+fn bert(section: &mut Section, folders: &Folders) -> Option<Model> {
     section.turns_out_to_be("a bert model");
+    let found = folder(section, "pretrained", folders);
+    if section.has("pretrained") {
+        return pretrained(section, found.as_deref(), folders.look);
+    }
+    for key in ["classifier", "classes"] {
+        section.refuse(key, "only a model with `pretrained` has it");
+    }
+    bert_of_widths(section).map(Model::from_seed)
+}
+
+/// A BERT whose weights are in `folder`, if that is there.
+fn pretrained(section: &mut Section, folder: Option<&Path>, look: bool) -> Option<Model> {
+    for key in ["layers", "hidden", "heads", "intermediate", "max_positions"] {
+        section.refuse(key, "the folder of `pretrained` says it");
+    }
+    let classifier = section.choice("classifier", &[("keep", Classifier::Keep), ("new", Classifier::New)]);
+    let what = "a list of strings: what each output of the classifier stands for";
+    let classes = match classifier {
+        Some(Classifier::New) => {
+            section.refuse("classes", "a new classifier has those of the data");
+            None
+        }
+        None | Some(Classifier::Keep) => section.texts("classes", what, (2, MOST_CLASSES)),
+    };
+    let settings = PretrainedSettings {
+        classifier: classifier.unwrap_or_default(),
+        classes,
+    };
+    let folder = folder?;
+    if !look {
+        return Some(Model {
+            spec: NOT_LOOKED_AT,
+            is_known: false,
+            start: Some(Start::default()),
+            lacks: None,
+        });
+    }
+    let opened = files_of(folder).and_then(|files| Ok((Pretrained::open(&files)?, files)));
+    match opened {
+        Ok((pretrained, files)) => Some(Model {
+            spec: pretrained.spec(),
+            is_known: true,
+            lacks: pretrained.lacks(&settings),
+            start: Some(Start { settings, files }),
+        }),
+        Err(error) => {
+            let place = section.place_of("pretrained").unwrap_or_else(|| section.place());
+            section.fault(Problem::error(
+                error.to_string(),
+                place,
+                "cannot be started from",
+                "name a folder with config.json and model.safetensors of a BERT, as `save_pretrained` of Hugging Face's \
+                 transformers writes it, or an export of this program with `precision = \"f32\"`",
+            ));
+            None
+        }
+    }
+}
+
+fn bert_of_widths(section: &mut Section) -> Option<ModelSpec> {
     let layers = section.whole("layers", 1, MOST_LAYERS);
     section.require("layers", "2");
     let hidden = section.whole("hidden", 1, MOST_WIDTH);

@@ -6,6 +6,7 @@
 use crate::steps::{Distill, Evaluate, Export, Prune, Quantize, Train};
 use orchestrate_ml::data::DataSpec;
 use orchestrate_ml::device::DeviceChoice;
+use orchestrate_ml::pretrained::PretrainedSettings;
 use orchestrate_ml::steps::Precision;
 use orchestrate_ml::training::{ProductPrecision, Training};
 use std::collections::BTreeMap;
@@ -39,6 +40,15 @@ pub struct Data {
     pub files: BTreeMap<String, PathBuf>,
 }
 
+/// The weights that a model starts from instead of the seed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Start {
+    /// How it starts from them.
+    pub settings: PretrainedSettings,
+    /// Files by role, which are their names: absolute, or relative to the current folder.
+    pub files: BTreeMap<String, PathBuf>,
+}
+
 /// A step: `[step.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -51,7 +61,7 @@ pub struct Step {
 /// What a step does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepKind {
-    /// Trains a model from a seed.
+    /// Trains a model from a seed or from pretrained weights, or takes these as they are.
     Train(Train),
     /// Trains a student towards a teacher.
     Distill(Distill),

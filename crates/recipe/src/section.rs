@@ -294,6 +294,14 @@ impl<'a, 'p> Section<'a, 'p> {
         })
     }
 
+    /// A list of strings, none of them empty: as many as `counts` says, inclusive. `what` says it in words.
+    pub fn texts(&mut self, key: &'static str, what: &str, counts: (usize, usize)) -> Option<Vec<String>> {
+        self.list(key, what, counts, (Shape::Text, "a string that is not empty"), |node| {
+            let text = node.value.text().map(|text| &text.value);
+            text.filter(|text| !text.is_empty()).cloned()
+        })
+    }
+
     /// A list of elements of a shape that `each` says in words, and that `take` understands; a bad element is reported
     /// where it is.
     fn list<T>(

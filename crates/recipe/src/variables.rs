@@ -1,4 +1,4 @@
-//! `[variables]`: strings that stand for `${name}` in the strings of the data sets.
+//! `[variables]`: strings that stand for `${name}` in the strings of data sets and models.
 
 use crate::diagnostic::{Problem, Problems};
 use crate::node::{Node, Table, Text, Value};

@@ -186,6 +186,15 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// The first id of `other` that stands for another token here, with both tokens; the one here is empty if there is none.
+    pub fn first_difference(&self, other: &Self) -> Option<(u32, String, String)> {
+        (0..other.vocab_size as u32).find_map(|id| {
+            let token = |of: &Self| of.inner.id_to_token(id).unwrap_or_default();
+            let (own, theirs) = (token(self), token(other));
+            (own != theirs).then_some((id, own, theirs))
+        })
+    }
+
     /// The id that fills a batch's short rows.
     pub fn pad_id(&self) -> u32 {
         self.pad

@@ -7,6 +7,7 @@ mod mlp;
 mod resnet8;
 
 pub use bert::BertConfig;
+pub(crate) use bert::Shape as BertShape;
 pub use input::Input;
 pub use lenet5::Lenet5Config;
 pub use mlp::MlpConfig;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::groups::Group;
 use crate::parameters::Parameters;
 use crate::pass::Pass;
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +83,17 @@ impl Architecture {
         };
         parameters.finish()?;
         Ok(model)
+    }
+
+    /// The shape of every parameter, by name, for `classes` classes.
+    ///
+    /// # Errors
+    /// If the widths do not fit each other.
+    pub fn shapes(&self, classes: usize) -> Result<BTreeMap<String, Vec<usize>>> {
+        let mut outline = Parameters::outline();
+        self.build(&mut outline, classes)?;
+        let shape = |(name, variable): (&String, &Var)| (name.clone(), variable.dims().to_vec());
+        Ok(outline.variables().map(shape).collect())
     }
 
     /// The prunable groups at the present widths, in a fixed order.

@@ -1,15 +1,15 @@
 //! A student trained towards a teacher, and the teacher's outputs that it is trained on.
 
-use super::{Context, Figures, Lesson, fit_on, new_config, require_same_data, tokenizer_of, write_model};
+use super::{Context, Figures, Lesson, fit_on, new_config, new_model, require_same_data, tokenizer_of, write_model};
 use crate::artifact::{Files, LoadedModel, ModelArtifact};
 use crate::batch::Rows;
 use crate::data::Prepared;
 use crate::distillation::{Distillation, layers_of_teacher, write_teacher_logits};
 use crate::error::{Error, Result};
-use crate::masks::Masks;
-use crate::models::ModelSpec;
+use crate::models::{ModelConfig, ModelSpec};
 use crate::numerics;
 use crate::parameters::{Parameters, Use};
+use crate::pretrained::PretrainedSettings;
 use crate::training::Training;
 use orchestrate_kernels::ProductPrecision;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Initialization {
-    /// From the seed.
+    /// From the seed, or from pretrained weights if its model has them.
     Random,
     /// From every k-th layer of its teacher (Sanh et al. 2019, section 3).
     Teacher,
@@ -31,6 +31,9 @@ pub enum Initialization {
 pub struct DistillSettings {
     /// The student's architecture.
     pub model: ModelSpec,
+    /// How it starts from pretrained weights, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<PretrainedSettings>,
     /// How it starts.
     pub initialize: Initialization,
     /// How it listens.
@@ -73,39 +76,42 @@ pub fn teacher_logits(
     Ok(Figures::of_metrics([("rows", rows.len() as f64)]))
 }
 
-/// Trains a student towards a teacher; `teacher` is read only if the student starts from its layers.
+/// What a student may start from, beside the seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// Its teacher, if it takes over layers.
+    pub teacher: Option<&'a Files>,
+    /// The files of its pretrained weights, if it has some.
+    pub pretrained: &'a Files,
+}
+
+/// Trains a student towards a teacher, whose outputs are `logits`.
 ///
 /// # Errors
-/// If the models do not fit each other or the data, or as [`fit`].
+/// If the models do not fit each other or the data, or as [`fit`](crate::training::fit).
 pub fn distill(
     data: &Files,
     logits: &Files,
-    teacher: Option<&Files>,
+    start: Start,
     settings: &DistillSettings,
     context: &Context,
     out: &Path,
 ) -> Result<Figures> {
     let data = Prepared::read(data)?;
-    let config = new_config(&settings.model, &data)?;
-    let mut parameters = match (settings.initialize, teacher) {
-        (Initialization::Random, _) => Parameters::create(context.seed, context.device),
-        (Initialization::Teacher, Some(files)) => {
-            let artifact = ModelArtifact::open(files)?;
-            let teacher = artifact.load(context.device, Use::Infer)?;
-            let tensors = layers_of_teacher(&artifact.config, &config, &teacher.parameters.floats())?;
-            Parameters::from_tensors(tensors, context.device, Use::Train)
+    let (config, student) = match (settings.initialize, start.teacher) {
+        (Initialization::Random, _) => {
+            let pretrained = settings
+                .pretrained
+                .as_ref()
+                .map(|settings| (settings, start.pretrained));
+            new_model(&settings.model, pretrained, &data, context)?
         }
+        (Initialization::Teacher, Some(files)) => from_teacher(files, &settings.model, &data, context)?,
         (Initialization::Teacher, None) => {
             return Err(Error::Unsuited(
                 "initialize = \"teacher\" needs the teacher's weights".into(),
             ));
         }
-    };
-    let model = config.architecture.build(&mut parameters, config.classes())?;
-    let student = LoadedModel {
-        parameters,
-        model,
-        masks: Masks::new(),
     };
     let lesson = Lesson {
         logits,
@@ -114,4 +120,20 @@ pub fn distill(
     let fitted = fit_on(&student, &data, Some(lesson), &settings.training, context)?;
     write_model(&config, tokenizer_of(&data), &student, &BTreeMap::new(), out)?;
     Ok(Figures::of_training(&fitted))
+}
+
+/// A student of the architecture `model` made of layers of its teacher.
+fn from_teacher(
+    teacher: &Files,
+    model: &ModelSpec,
+    data: &Prepared,
+    context: &Context,
+) -> Result<(ModelConfig, LoadedModel)> {
+    let config = new_config(model, data)?;
+    let artifact = ModelArtifact::open(teacher)?;
+    let teacher = artifact.load(context.device, Use::Infer)?;
+    let tensors = layers_of_teacher(&artifact.config, &config, &teacher.parameters.floats())?;
+    let parameters = Parameters::from_tensors(tensors, context.device, Use::Train);
+    let student = LoadedModel::new(&config, parameters)?;
+    Ok((config, student))
 }

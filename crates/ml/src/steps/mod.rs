@@ -14,7 +14,7 @@ mod quantize;
 mod train;
 
 pub use data::{prepare_data, training_rows};
-pub use distill::{DistillSettings, Initialization, LogitsSettings, distill, teacher_logits};
+pub use distill::{DistillSettings, Initialization, LogitsSettings, Start, distill, teacher_logits};
 pub use evaluate::{EvaluateSettings, evaluate};
 pub use export::{ExportSettings, Precision, export};
 pub use finetune::{FinetuneSettings, finetune};
@@ -30,6 +30,8 @@ use crate::data::{Prepared, Task};
 use crate::distillation::{Distillation, Targets};
 use crate::error::{Error, Result};
 use crate::models::{Architecture, ModelConfig, ModelSpec};
+use crate::parameters::{Parameters, Use};
+use crate::pretrained::{Pretrained, PretrainedSettings};
 use crate::training::{Fitted, Training, fit};
 use orchestrate_kernels::ActivationQuantizer;
 use std::collections::BTreeMap;
@@ -129,6 +131,29 @@ fn new_config(model: &ModelSpec, data: &Prepared) -> Result<ModelConfig> {
         input,
         dense_widths: BTreeMap::new(),
     })
+}
+
+/// A new model on `data`, from the seed or from pretrained weights: how it starts from them, and their files.
+fn new_model(
+    model: &ModelSpec,
+    pretrained: Option<(&PretrainedSettings, &Files)>,
+    data: &Prepared,
+    context: &Context,
+) -> Result<(ModelConfig, LoadedModel)> {
+    let mut config = new_config(model, data)?;
+    let parameters = match pretrained {
+        None => Parameters::create(context.seed, context.device),
+        Some((settings, files)) => {
+            let pretrained = Pretrained::open(files)?;
+            pretrained.complete(&mut config.architecture);
+            let tensors = pretrained.tensors(settings, &data.task)?.into_iter();
+            let tensors = tensors.map(|(name, tensor)| Ok((name, tensor.to_device(context.device)?)));
+            Parameters::from_tensors(tensors.collect::<Result<_>>()?, context.device, Use::Train)
+                .with_rest_from_seed(context.seed)
+        }
+    };
+    let model = LoadedModel::new(&config, parameters)?;
+    Ok((config, model))
 }
 
 fn tokenizer_of(data: &Prepared) -> Option<&str> {

@@ -20,6 +20,7 @@ fn integers(bench: &Bench, model: &str, weights: &[(&str, &[usize])]) -> Vec<Vec
 fn a_codebook_leaves_few_integers_and_a_file_of_their_indices() {
     let bench = Bench::new(r#"{"source": "builtin:digits", "train_rows": 4000, "test_rows": 500}"#);
     let settings = TrainSettings {
+        pretrained: None,
         model: ModelSpec::Lenet5 {
             channels: vec![8, 15],
             hidden: 50,
@@ -31,7 +32,14 @@ fn a_codebook_leaves_few_integers_and_a_file_of_their_indices() {
             ..TRAINING
         },
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
     assert!(teacher > 0.95, "{teacher}");
     let training = Training {
@@ -79,10 +87,18 @@ fn a_codebook_leaves_few_integers_and_a_file_of_their_indices() {
 fn pruned_weights_stay_zero_in_a_codebook() {
     let bench = Bench::new(r#"{"source": "builtin:digits", "train_rows": 400, "test_rows": 50}"#);
     let settings = TrainSettings {
+        pretrained: None,
         model: ModelSpec::Mlp { hidden: vec![32] },
         training: TRAINING,
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let round = PruneRound {
         granularity: Granularity::Unstructured,
         ..structured(0.0, 0.7)

@@ -132,10 +132,18 @@ fn a_tiny_bert_learns_what_word_counts_cannot_tell_and_keeps_it_in_integers() {
         max_positions: 32,
     };
     let settings = TrainSettings {
+        pretrained: None,
         model,
         training: TRAINING,
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
     assert!(teacher > 0.87, "{teacher}");
 
@@ -217,6 +225,7 @@ fn lenet5_reads_drawn_digits_and_keeps_it_in_integers() {
         hidden: 100,
     };
     let settings = TrainSettings {
+        pretrained: None,
         model,
         training: Training {
             epochs: 3,
@@ -224,7 +233,14 @@ fn lenet5_reads_drawn_digits_and_keeps_it_in_integers() {
             ..TRAINING
         },
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
     assert!(teacher > 0.98, "{teacher}");
     // With no epochs it is quantized after training, on calibrated ranges alone.
@@ -249,12 +265,20 @@ fn resnet8_reads_drawn_digits_and_keeps_it_pruned_folded_and_in_integers() {
         ..TRAINING
     };
     let settings = TrainSettings {
+        pretrained: None,
         model: ModelSpec::Resnet8 {
             channels: vec![16, 24, 32],
         },
         training,
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let teacher = bench.evaluate("teacher", None).metrics["accuracy"];
     assert!(teacher > 0.97, "{teacher}");
 
@@ -330,10 +354,18 @@ fn resnet8_reads_drawn_digits_and_keeps_it_pruned_folded_and_in_integers() {
 fn unstructured_masks_hold_through_every_later_step() {
     let bench = Bench::new(r#"{"source": "builtin:digits", "train_rows": 500, "test_rows": 100}"#);
     let settings = TrainSettings {
+        pretrained: None,
         model: ModelSpec::Mlp { hidden: vec![32, 16] },
         training: TRAINING,
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let round = PruneRound {
         granularity: Granularity::Unstructured,
         round_to: 1,
@@ -379,10 +411,18 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
         max_positions: 32,
     };
     let settings = TrainSettings {
+        pretrained: None,
         model: bert(4),
         training: TRAINING,
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out("teacher")).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out("teacher"),
+    )
+    .unwrap();
     let teacher = bench.files("teacher");
     let out = bench.out("logits");
     teacher_logits(
@@ -395,6 +435,7 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
     .unwrap();
     // A rate of all but nothing leaves the student where it started.
     let settings = DistillSettings {
+        pretrained: None,
         model: bert(2),
         initialize: Initialization::Teacher,
         distillation: Distillation {
@@ -412,7 +453,10 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
     distill(
         &data,
         &logits,
-        Some(&teacher),
+        Start {
+            teacher: Some(&teacher),
+            pretrained: &Files::new(),
+        },
         &settings,
         &context(),
         &bench.out("student"),
@@ -439,6 +483,7 @@ fn a_student_takes_every_second_layer_of_its_teacher() {
 /// Trains a small BERT for a few steps, and gives its weights' file.
 fn trained_weights(bench: &Bench, name: &str, training: Training) -> Vec<f32> {
     let settings = TrainSettings {
+        pretrained: None,
         model: ModelSpec::Bert {
             layers: 4,
             hidden: 16,
@@ -451,7 +496,14 @@ fn trained_weights(bench: &Bench, name: &str, training: Training) -> Vec<f32> {
             ..training
         },
     };
-    train(&bench.files("data"), &settings, &context(), &bench.out(name)).unwrap();
+    train(
+        &bench.files("data"),
+        &Files::new(),
+        &settings,
+        &context(),
+        &bench.out(name),
+    )
+    .unwrap();
     let loaded = ModelArtifact::open(&bench.files(name))
         .unwrap()
         .load(&Device::Cpu, Use::Infer)
@@ -551,6 +603,7 @@ fn gradient_accumulation_equals_the_whole_batch() {
 fn hostile_model_folders_are_refused() {
     let bench = Bench::new(r#"{"source": "builtin:reviews", "train_rows": 64, "test_rows": 16}"#);
     let settings = TrainSettings {
+        pretrained: None,
         model: ModelSpec::Bert {
             layers: 1,
             hidden: 8,
@@ -561,7 +614,7 @@ fn hostile_model_folders_are_refused() {
         training: TRAINING,
     };
     let folder = bench.out("teacher");
-    train(&bench.files("data"), &settings, &context(), &folder).unwrap();
+    train(&bench.files("data"), &Files::new(), &settings, &context(), &folder).unwrap();
     let texts = ["the film was not bad".to_owned()];
     Predictor::open(&folder, &Device::Cpu).unwrap().texts(&texts).unwrap();
     let good = std::fs::read(folder.join("model.safetensors")).unwrap();

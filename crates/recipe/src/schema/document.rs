@@ -4,7 +4,7 @@
 //! keys of all sorts as `properties`, and the exact sections as branches of `if` and `else` on the key that says the sort.
 //! Profiles change sections whose sort stands elsewhere: there, all keys of all sorts are known and none is required.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use serde_json::{Map, Value, json};
@@ -124,13 +124,25 @@ fn section(reference: &Reference, part: Part, sort: Option<&'static str>) -> Val
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
-    for (key, instead) in required_unless {
-        let ways = std::iter::once(key)
-            .chain(instead)
-            .map(|key| json!({"required": [key]}));
-        schema["anyOf"] = ways.collect();
+    let choices: Vec<Value> = choices(required_unless).map(|ways| json!({"anyOf": ways})).collect();
+    match choices.as_slice() {
+        [] => {}
+        [one] => schema["anyOf"] = one["anyOf"].clone(),
+        several => schema["allOf"] = json!(several),
     }
     schema
+}
+
+/// The ways to give what cannot be left out: all the keys that the same others stand in for, or one of these.
+fn choices(required_unless: BTreeMap<&'static str, BTreeSet<&'static str>>) -> impl Iterator<Item = Vec<Value>> {
+    let mut keys_of: BTreeMap<BTreeSet<&str>, Vec<&str>> = BTreeMap::new();
+    for (key, instead) in required_unless {
+        keys_of.entry(instead).or_default().push(key);
+    }
+    keys_of.into_iter().map(|(instead, keys)| {
+        let others = instead.into_iter().map(|key| json!({"required": [key]}));
+        std::iter::once(json!({"required": keys})).chain(others).collect()
+    })
 }
 
 fn title(part: Part, sort: Option<&str>) -> String {

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::data::{self, Folders};
+use crate::data;
 use crate::diagnostic::Problems;
 use crate::node::{Entry, Node, Table, Text, Value};
+use crate::path::Folders;
 use crate::section::{Record, Section};
 use crate::shape::{Interval, Shape};
 use crate::source::{Place, SourceId};
@@ -70,7 +71,7 @@ impl Part {
             Self::Root => drop(check::Sections::of(section)),
             Self::Header => drop(header::read(section)),
             Self::Data => drop(data::read(section, &folders)),
-            Self::Model => drop(model::read(section)),
+            Self::Model => drop(model::read(section, &folders)),
             Self::Step => drop(steps::Draft::read(section, DeviceChoice::Cpu)),
             Self::Gate => drop(gate::read(section)),
         }

@@ -1,13 +1,14 @@
 //! `kind = "distill"`: a student is trained towards a teacher (Hinton et al. 2015).
 
-use super::training::{self, FROM_SCRATCH};
+use super::training::{self, Beginning};
+use crate::model::Model;
 use crate::section::{Named, Section};
 use crate::source::Place;
 use orchestrate_ml::device::DeviceChoice;
 use orchestrate_ml::distillation::Distillation;
-use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::steps::{DistillSettings, Initialization};
-use orchestrate_ml::training::Training;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A distill step.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Distill {
     pub teacher: String,
     /// The student, how it starts, listens and is trained.
     pub settings: DistillSettings,
+    /// The files of the student's pretrained weights by role; none if it does not start from such.
+    pub files: BTreeMap<String, PathBuf>,
 }
 
 /// What the section says.
@@ -30,7 +33,7 @@ pub(crate) struct Draft {
     /// Of `initialize`, if it is set.
     pub initialize_place: Option<Place>,
     distillation: Distillation,
-    training: Training,
+    training: Beginning,
 }
 
 impl Draft {
@@ -45,7 +48,7 @@ impl Draft {
         );
         let initialize_place = section.place_of("initialize");
         let distillation = training::read_distillation(&mut section);
-        let training = training::read(&mut section, FROM_SCRATCH, device);
+        let training = Beginning::read(&mut section, 1, device);
         section.done(|| {
             Some(Self {
                 teacher: teacher?,
@@ -59,15 +62,20 @@ impl Draft {
         })
     }
 
-    pub(super) fn finish(self, data: String, spec: impl Fn(&Named) -> ModelSpec) -> Distill {
+    pub(super) fn finish(self, data: String, model: impl Fn(&Named) -> Model) -> Distill {
+        let Model { spec, start, .. } = model(&self.model);
+        let training = self.training.of_model(start.is_some());
+        let (pretrained, files) = start.map(|start| (start.settings, start.files)).unzip();
         Distill {
             data,
             settings: DistillSettings {
-                model: spec(&self.model),
+                model: spec,
+                pretrained,
                 initialize: self.initialize,
                 distillation: self.distillation,
-                training: self.training,
+                training,
             },
+            files: files.unwrap_or_default(),
             teacher: self.teacher.name,
         }
     }

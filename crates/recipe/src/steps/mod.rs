@@ -8,7 +8,7 @@ mod evaluate;
 pub(crate) mod export;
 pub(crate) mod prune;
 pub(crate) mod quantize;
-mod train;
+pub(crate) mod train;
 pub(crate) mod training;
 
 pub use distill::Distill;
@@ -18,10 +18,10 @@ pub use prune::Prune;
 pub use quantize::Quantize;
 pub use train::Train;
 
+use crate::model::Model;
 use crate::recipe::StepKind;
 use crate::section::{Named, Section};
 use orchestrate_ml::device::DeviceChoice;
-use orchestrate_ml::models::ModelSpec;
 use std::collections::BTreeMap;
 
 /// A step whose references have not been looked up.
@@ -119,16 +119,16 @@ impl Draft {
     }
 
     /// The step, on the data set `data`. `models` has the model that the draft names.
-    pub fn finish(self, data: String, models: &BTreeMap<String, ModelSpec>) -> StepKind {
-        let spec = |named: &Named| {
+    pub fn finish(self, data: String, models: &BTreeMap<String, Model>) -> StepKind {
+        let model = |named: &Named| {
             models
                 .get(&named.name)
                 .cloned()
                 .expect("a step is finished only if its model was read")
         };
         match self {
-            Self::Train(draft) => StepKind::Train(draft.finish(data, spec)),
-            Self::Distill(draft) => StepKind::Distill(draft.finish(data, spec)),
+            Self::Train(draft) => StepKind::Train(draft.finish(data, model)),
+            Self::Distill(draft) => StepKind::Distill(draft.finish(data, model)),
             Self::Prune(draft) => StepKind::Prune(draft.finish(data)),
             Self::Quantize(draft) => StepKind::Quantize(draft.finish(data)),
             Self::Export(draft) => StepKind::Export(draft.finish(data)),

@@ -45,7 +45,7 @@ pub(super) struct Defaults {
 }
 
 /// A model that starts from nothing.
-pub(super) const FROM_SCRATCH: Defaults = Defaults {
+const FROM_SCRATCH: Defaults = Defaults {
     epochs: 3,
     least_epochs: 1,
     adamw_rate: 5e-4,
@@ -60,6 +60,57 @@ pub(super) const FINETUNING: Defaults = Defaults {
     sgd_rate: 0.01,
 };
 
+/// A pretrained model learns at a tenth of the rate at which one learns from nothing (Devlin et al. 2019, section A.3).
+const PRETRAINED: Defaults = Defaults {
+    adamw_rate: 5e-5,
+    sgd_rate: 5e-3,
+    ..FROM_SCRATCH
+};
+
+impl Defaults {
+    fn rate(&self, optimizer: OptimizerKind) -> f64 {
+        match optimizer {
+            OptimizerKind::Adamw => self.adamw_rate,
+            OptimizerKind::Sgd => self.sgd_rate,
+        }
+    }
+}
+
+/// The first training of a model, whose rate depends on what the model starts from where the recipe does not say it.
+#[derive(Debug, Clone)]
+pub(super) struct Beginning {
+    training: Training,
+    has_rate: bool,
+}
+
+impl Beginning {
+    /// Reads it, for `device`, which is known.
+    pub fn read(section: &mut Section, least_epochs: usize, device: DeviceChoice) -> Self {
+        let defaults = Defaults {
+            least_epochs,
+            ..FROM_SCRATCH
+        };
+        Self {
+            training: read(section, defaults, device),
+            has_rate: section.has("learning_rate"),
+        }
+    }
+
+    /// Passes over the rows.
+    pub fn epochs(&self) -> usize {
+        self.training.epochs
+    }
+
+    /// The training of a model that is pretrained, or is not.
+    pub fn of_model(self, is_pretrained: bool) -> Training {
+        let mut training = self.training;
+        if is_pretrained && !self.has_rate {
+            training.learning_rate = PRETRAINED.rate(training.optimizer);
+        }
+        training
+    }
+}
+
 /// Reads a training on `device`, which is known.
 pub(super) fn read(section: &mut Section, defaults: Defaults, device: DeviceChoice) -> Training {
     let epochs = section.whole("epochs", defaults.least_epochs, MOST_EPOCHS);
@@ -71,9 +122,9 @@ pub(super) fn read(section: &mut Section, defaults: Defaults, device: DeviceChoi
     );
     let momentum = momentum(section, optimizer);
     let optimizer = optimizer.unwrap_or(OptimizerKind::Adamw);
-    let (rate, decay) = match optimizer {
-        OptimizerKind::Adamw => (defaults.adamw_rate, 0.01),
-        OptimizerKind::Sgd => (defaults.sgd_rate, 0.0),
+    let decay = match optimizer {
+        OptimizerKind::Adamw => 0.01,
+        OptimizerKind::Sgd => 0.0,
     };
     let learning_rate = section.real("learning_rate", Interval::above(0.0).to(100.0));
     let weight_decay = section.real("weight_decay", Interval::from(0.0).to(100.0));
@@ -100,7 +151,7 @@ pub(super) fn read(section: &mut Section, defaults: Defaults, device: DeviceChoi
         epochs: epochs.unwrap_or(defaults.epochs),
         max_steps,
         batch_size,
-        learning_rate: learning_rate.unwrap_or(rate),
+        learning_rate: learning_rate.unwrap_or_else(|| defaults.rate(optimizer)),
         optimizer,
         momentum,
         weight_decay: weight_decay.unwrap_or(decay),

@@ -18,6 +18,8 @@ mod overrides;
 #[cfg(test)]
 mod precision;
 #[cfg(test)]
+mod pretrained;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod semantics;

@@ -34,13 +34,17 @@ const COMPANIONS: [&str; 5] = [
 ];
 
 /// Keys that are neither required nor have one value that they stand for if they are left out.
-const WITHOUT_DEFAULT: [&str; 21] = [
+const WITHOUT_DEFAULT: [&str; 26] = [
     "baseline",
+    "classes",
+    "classifier",
     "codebook_bits",
     "data",
     "format",
     "heads",
+    "hidden",
     "intermediate",
+    "layers",
     "learning_rate",
     "max",
     "max_drop",
@@ -50,6 +54,7 @@ const WITHOUT_DEFAULT: [&str; 21] = [
     "max_train_rows",
     "min",
     "name",
+    "pretrained",
     "target",
     "targets",
     "teacher",
@@ -362,7 +367,8 @@ fn what_readers_refuse_for_itself_the_schema_refuses() {
         ("architecture = \"bert\"", "architecture = \"brt\""),
         ("model = \"large\"", ""),
         ("model = \"large\"", "model = [\"large\"]"),
-        ("model = \"large\"", "model = \"large\"\nepochs = 0"),
+        ("model = \"large\"", "model = \"large\"\nepochs = 10001"),
+        ("layers = 4", ""),
         ("model = \"large\"", "model = \"large\"\nlearning_rate = 0"),
         ("model = \"large\"", "model = \"large\"\noptimizer = \"adam\""),
         ("model = \"large\"", "model = \"large\"\ndropout = 1.0"),

@@ -3,7 +3,7 @@
 mod config;
 
 pub use config::BertConfig;
-pub(super) use config::Shape;
+pub(crate) use config::Shape;
 
 use super::Model;
 use crate::batch::{Batch, BatchInput};

@@ -1,0 +1,520 @@
+//! A BERT that Hugging Face's transformers trained and saved (`make.py` beside this file) is the same function here, in
+//! whichever of the usual ways its files are written, and what does not fit is refused with what to do.
+#![expect(clippy::unwrap_used, reason = "a test panics where something is not as it should be")]
+
+use candle_core::Device;
+use orchestrate_ml::artifact::{Files, ModelArtifact, files_of_folder};
+use orchestrate_ml::batch::Rows;
+use orchestrate_ml::checkpoint::Interruption;
+use orchestrate_ml::data::spec::TextFiles;
+use orchestrate_ml::data::{DataSpec, Prepared};
+use orchestrate_ml::evaluation::logits_of;
+use orchestrate_ml::models::ModelSpec;
+use orchestrate_ml::optimizer::OptimizerKind;
+use orchestrate_ml::parameters::Use;
+use orchestrate_ml::pretrained::{Classifier, Pretrained, PretrainedSettings, files_of};
+use orchestrate_ml::schedule::Schedule;
+use orchestrate_ml::steps::{Context, TrainSettings, prepare_data, train};
+use orchestrate_ml::training::{ProductPrecision, Training};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const TRAINING: Training = Training {
+    epochs: 2,
+    max_steps: None,
+    batch_size: 2,
+    learning_rate: 1e-2,
+    optimizer: OptimizerKind::Adamw,
+    momentum: 0.0,
+    weight_decay: 0.0,
+    schedule: Schedule::Constant,
+    warmup: 0.0,
+    lr_decay: 0.0,
+    gradient_clip: 1.0,
+    label_smoothing: 0.0,
+    dropout: 0.0,
+    bucket_by_length: true,
+    gradient_accumulation: 1,
+    gradient_checkpointing: false,
+    precision: ProductPrecision::F32,
+};
+
+/// The classes of the saved model, in the order of its outputs.
+const CLASSES: [&str; 3] = ["positive", "negative", "neither"];
+
+/// What transformers makes of a text.
+#[derive(Deserialize)]
+struct Expected {
+    text: String,
+    ids: Vec<u32>,
+    logits: Vec<f64>,
+}
+
+fn saved() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pretrained/bert")
+}
+
+fn expected() -> Vec<Expected> {
+    let text = std::fs::read_to_string(saved().join("expected.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A tensor of a file, to be changed.
+#[derive(Clone)]
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl safetensors::View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        (&self.bytes).into()
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A copy of the saved model, to be changed, and texts with the labels of its classes.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let model = bench.model();
+        std::fs::create_dir(&model).unwrap();
+        for name in ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"] {
+            std::fs::copy(saved().join(name), model.join(name)).unwrap();
+        }
+        bench.label(&CLASSES);
+        bench
+    }
+
+    fn model(&self) -> PathBuf {
+        self.folder.path().join("model")
+    }
+
+    /// Gives the texts the labels `labels`, in turn.
+    fn label(&self, labels: &[&str]) {
+        let rows = expected().into_iter().zip(labels.iter().cycle());
+        let rows: String = rows.map(|(row, label)| format!("{}\t{label}\n", row.text)).collect();
+        std::fs::write(self.folder.path().join("rows.tsv"), format!("sentence\tlabel\n{rows}")).unwrap();
+    }
+
+    fn config(&self, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+        let path = self.model().join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(config.as_object_mut().unwrap());
+        std::fs::write(&path, config.to_string()).unwrap();
+    }
+
+    fn weights(&self, change: impl FnOnce(&mut BTreeMap<String, Stored>)) {
+        let path = self.model().join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let stored = |view: safetensors::tensor::TensorView| Stored {
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+            bytes: view.data().to_vec(),
+        };
+        let mut tensors = file
+            .iter()
+            .map(|(name, view)| (name.to_owned(), stored(view)))
+            .collect();
+        change(&mut tensors);
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    }
+
+    /// The data, prepared with the vocabulary in the file `vocabulary`.
+    fn data(&self, (role, vocabulary): (&str, &Path)) -> Files {
+        let out = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        let rows = self.folder.path().join("rows.tsv");
+        let files = [("train", rows.clone()), ("test", rows), (role, vocabulary.to_owned())];
+        let files = files.map(|(role, path)| (role.to_owned(), path)).into();
+        let spec = DataSpec::TextFiles(TextFiles {
+            max_length: 20,
+            ..TextFiles::default()
+        });
+        prepare_data(&spec, &files, None, &out).unwrap();
+        files_of_folder(&out).unwrap()
+    }
+
+    /// Starts from the model on the data with its own vocabulary; what comes out of it.
+    fn start(&self, settings: PretrainedSettings, training: Training) -> Result<Started, String> {
+        self.start_on(("vocab", &saved().join("vocab.txt")), settings, training)
+    }
+
+    fn start_on(
+        &self,
+        vocabulary: (&str, &Path),
+        settings: PretrainedSettings,
+        training: Training,
+    ) -> Result<Started, String> {
+        let files = files_of(&self.model()).map_err(|e| e.to_string())?;
+        let spec = Pretrained::open(&files).map_err(|e| e.to_string())?.spec();
+        let data = self.data(vocabulary);
+        let settings = TrainSettings {
+            model: spec,
+            pretrained: Some(settings),
+            training,
+        };
+        let out = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        let context = Context {
+            device: &Device::Cpu,
+            seed: 1,
+            watch: &|_| {},
+            interruption: Interruption::NONE,
+        };
+        train(&data, &files, &settings, &context, &out).map_err(|e| e.to_string())?;
+        Ok(Started::read(&out, &data))
+    }
+
+    fn refusal(&self) -> String {
+        self.start(PretrainedSettings::default(), Training::NONE)
+            .map(|_| ())
+            .expect_err("it does not fit")
+    }
+}
+
+/// A model that was written, on the rows.
+#[derive(Debug)]
+struct Started {
+    /// Of each row, by class.
+    logits: Vec<BTreeMap<String, f64>>,
+    tensors: BTreeMap<String, Vec<f32>>,
+}
+
+impl Started {
+    fn read(folder: &Path, data: &Files) -> Self {
+        let artifact = ModelArtifact::open(&files_of_folder(folder).unwrap()).unwrap();
+        let model = artifact.load(&Device::Cpu, Use::Infer).unwrap();
+        let data = Prepared::read(data).unwrap();
+        let rows = Rows::test(&data, &Device::Cpu);
+        let classes = artifact.config.classes();
+        let logits = logits_of(&*model.model, &rows, 3, ProductPrecision::F32, &|_| {}).unwrap();
+        let names = artifact.config.id2label.values();
+        let by_class = |row: &[f32]| names.clone().cloned().zip(row.iter().map(|v| f64::from(*v))).collect();
+        let tensors = model.parameters.floats().into_iter();
+        Self {
+            logits: logits.chunks(classes).map(by_class).collect(),
+            tensors: tensors
+                .map(|(name, tensor)| (name, tensor.flatten_all().unwrap().to_vec1().unwrap()))
+                .collect(),
+        }
+    }
+
+    /// The largest difference to what transformers gave, whose outputs stand for `classes`.
+    fn distance(&self, classes: &[&str]) -> f64 {
+        let rows = self.logits.iter().zip(expected());
+        let differences = rows.flat_map(|(row, expected)| {
+            let pairs = classes.iter().zip(expected.logits);
+            pairs
+                .map(|(class, logit)| (row[*class] - logit).abs())
+                .collect::<Vec<_>>()
+        });
+        differences.fold(0.0, f64::max)
+    }
+}
+
+fn kept() -> PretrainedSettings {
+    PretrainedSettings::default()
+}
+
+#[test]
+fn taken_as_it_is_it_gives_the_logits_of_transformers_whatever_the_order_of_the_classes() {
+    let bench = Bench::new();
+    for (role, file) in [("vocab", "vocab.txt"), ("tokenizer", "tokenizer.json")] {
+        let started = bench
+            .start_on((role, &saved().join(file)), kept(), Training::NONE)
+            .unwrap();
+        // The data's classes are in the order of the alphabet, the model's are not.
+        assert!(started.distance(&CLASSES) < 2e-6, "{}", started.distance(&CLASSES));
+        assert!(started.distance(&["negative", "positive", "neither"]) > 0.1);
+    }
+    let data = Prepared::read(&bench.data(("tokenizer", &saved().join("tokenizer.json")))).unwrap();
+    for (row, expected) in expected().iter().enumerate() {
+        assert_eq!(
+            data.test.tokens(row),
+            Some(expected.ids.as_slice()),
+            "{}",
+            expected.text
+        );
+    }
+}
+
+#[test]
+fn words_beyond_the_vocabulary_are_left_out() {
+    let bench = Bench::new();
+    let started = bench.start(kept(), Training::NONE).unwrap();
+    let words = &started.tensors["bert.embeddings.word_embeddings.weight"];
+    let vocabulary = std::fs::read_to_string(saved().join("vocab.txt"))
+        .unwrap()
+        .lines()
+        .count();
+    assert_eq!(words.len(), vocabulary * 16);
+    bench.weights(|tensors| assert!(tensors["bert.embeddings.word_embeddings.weight"].shape[0] > vocabulary));
+}
+
+#[test]
+fn names_of_other_programs_and_narrower_floats_are_read() {
+    let exact = Bench::new().start(kept(), Training::NONE).unwrap();
+    let bench = Bench::new();
+    bench.weights(|tensors| {
+        let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
+            let name = name
+                .replace("LayerNorm.weight", "LayerNorm.gamma")
+                .replace("LayerNorm.bias", "LayerNorm.beta")
+                .trim_start_matches("bert.")
+                .to_owned();
+            (name, tensor)
+        });
+        *tensors = renamed.collect();
+        let positions = Stored {
+            dtype: Dtype::I64,
+            shape: vec![1, 20],
+            bytes: vec![0; 160],
+        };
+        tensors.insert("bert.embeddings.position_ids".into(), positions);
+        let head = tensors["classifier.bias"].clone();
+        tensors.insert("cls.predictions.bias".into(), head);
+    });
+    let renamed = bench.start(kept(), Training::NONE).unwrap();
+    assert_eq!(renamed.tensors, exact.tensors);
+
+    // Of f32's bits bf16 has the upper half; what is cut off is at most the 128th part.
+    bench.weights(|tensors| {
+        for tensor in tensors.values_mut().filter(|tensor| tensor.dtype == Dtype::F32) {
+            tensor.dtype = Dtype::BF16;
+            tensor.bytes = tensor.bytes.chunks(4).flat_map(|b| [b[2], b[3]]).collect();
+        }
+    });
+    let halved = bench.start(kept(), Training::NONE).unwrap();
+    for (name, values) in &exact.tensors {
+        for (half, whole) in halved.tensors[name].iter().zip(values) {
+            assert_eq!(half.to_bits(), whole.to_bits() >> 16 << 16, "{name}");
+        }
+    }
+}
+
+#[test]
+fn outputs_without_names_are_the_numbers_of_the_datas_classes_or_what_the_recipe_calls_them() {
+    let bench = Bench::new();
+    bench.config(|config| drop(config.remove("id2label")));
+    assert!(bench.refusal().contains("classifier = \"new\""), "{}", bench.refusal());
+    let settings = PretrainedSettings {
+        classes: Some(CLASSES.map(str::to_owned).to_vec()),
+        ..kept()
+    };
+    let started = bench.start(settings.clone(), Training::NONE).unwrap();
+    assert!(started.distance(&CLASSES) < 2e-6);
+    bench.label(&["2", "0", "1"]);
+    let started = bench.start(kept(), Training::NONE).unwrap();
+    assert!(started.distance(&["0", "1", "2"]) < 2e-6);
+    let refusal = bench.start(settings, Training::NONE).map(|_| ()).unwrap_err();
+    assert!(
+        refusal.contains("\"positive\"") && refusal.contains("\"2\""),
+        "{refusal}"
+    );
+    // Two classes of three, and a number that no output has.
+    bench.label(&["0", "1"]);
+    assert!(bench.refusal().contains("classes"), "{}", bench.refusal());
+    bench.label(&["0", "1", "3"]);
+    assert!(bench.refusal().contains("classes"), "{}", bench.refusal());
+}
+
+#[test]
+fn an_encoder_by_itself_gets_a_classifier_from_the_seed_and_is_trained() {
+    let bench = Bench::new();
+    let whole = bench.start(kept(), Training::NONE).unwrap();
+    let new = PretrainedSettings {
+        classifier: Classifier::New,
+        classes: None,
+    };
+    let replaced = bench.start(new.clone(), Training::NONE).unwrap();
+    assert_ne!(
+        replaced.tensors["classifier.weight"],
+        whole.tensors["classifier.weight"]
+    );
+    assert_eq!(
+        replaced.tensors["bert.pooler.dense.weight"],
+        whole.tensors["bert.pooler.dense.weight"]
+    );
+    bench.weights(|tensors| tensors.retain(|name, _| !name.starts_with("classifier")));
+    let bare = bench.start(kept(), Training::NONE).unwrap();
+    assert_eq!(bare.tensors, replaced.tensors);
+    let files = files_of(&bench.model()).unwrap();
+    assert_eq!(Pretrained::open(&files).unwrap().lacks(&kept()), Some("classifier"));
+
+    bench.weights(|tensors| tensors.retain(|name, _| !name.contains("pooler")));
+    bench.label(&["good", "bad"]);
+    let trained = bench.start(kept(), TRAINING).unwrap();
+    let first = "bert.encoder.layer.0.attention.self.query.weight";
+    let moved = trained.tensors[first].iter().zip(&whole.tensors[first]);
+    let moved = moved.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // Four steps of AdamW at 1e-2 move a weight by about as much each: it starts from what was read.
+    assert!(moved > 1e-3 && moved < 0.1, "{moved}");
+    assert_eq!(trained.logits[0].keys().collect::<Vec<_>>(), ["bad", "good"]);
+}
+
+#[test]
+fn a_classifier_without_a_pooler_is_told_apart() {
+    let bench = Bench::new();
+    bench.weights(|tensors| tensors.retain(|name, _| !name.contains("pooler")));
+    let pretrained = Pretrained::open(&files_of(&bench.model()).unwrap()).unwrap();
+    assert_eq!(pretrained.lacks(&kept()), Some("pooler"));
+    let whole = Pretrained::open(&files_of(&saved()).unwrap()).unwrap();
+    assert_eq!(whole.lacks(&kept()), None);
+    let ModelSpec::Bert { layers, heads, .. } = whole.spec() else {
+        panic!("it is a bert");
+    };
+    assert_eq!((layers, heads), (2, 2));
+}
+
+#[test]
+fn another_vocabulary_is_refused() {
+    let bench = Bench::new();
+    let text = std::fs::read_to_string(saved().join("vocab.txt")).unwrap();
+    let other = bench.folder.path().join("vocab.txt");
+    std::fs::write(&other, text.replace("film\nplot", "plot\nfilm")).unwrap();
+    let refusal = |bench: &Bench| {
+        let started = bench.start_on(("vocab", &other), kept(), Training::NONE);
+        started.map(|_| ()).unwrap_err()
+    };
+    assert!(
+        refusal(&bench).contains("token 7 is `film` where the data's is `plot`"),
+        "{}",
+        refusal(&bench)
+    );
+    std::fs::remove_file(bench.model().join("tokenizer.json")).unwrap();
+    assert!(refusal(&bench).contains("token 7 is `film`"), "{}", refusal(&bench));
+    // Where the folder does not say it, only the number of tokens can be compared.
+    std::fs::remove_file(bench.model().join("vocab.txt")).unwrap();
+    bench.start_on(("vocab", &other), kept(), Training::NONE).unwrap();
+    std::fs::write(&other, format!("{text}one\ntwo\nthree\nfour\n")).unwrap();
+    assert!(
+        refusal(&bench).contains("32 tokens and the pretrained model 31"),
+        "{}",
+        refusal(&bench)
+    );
+}
+
+#[test]
+fn what_is_no_whole_bert_is_refused_by_what_is_wrong() {
+    type Change = fn(&Bench);
+    let cases: [(&str, Change); 17] = [
+        ("\"roberta\"", |b| {
+            b.config(|c| drop(c.insert("model_type".into(), "roberta".into())))
+        }),
+        ("hidden_act", |b| {
+            b.config(|c| drop(c.insert("hidden_act".into(), "gelu_new".into())))
+        }),
+        ("position_embedding_type", |b| {
+            b.config(|c| drop(c.insert("position_embedding_type".into(), "relative_key".into())));
+        }),
+        ("decoder", |b| {
+            b.config(|c| drop(c.insert("is_decoder".into(), true.into())))
+        }),
+        ("pruned", |b| {
+            b.config(|c| drop(c.insert("pruned_heads".into(), serde_json::json!({"0": [1]}))))
+        }),
+        ("num_hidden_layers", |b| {
+            b.config(|c| drop(c.insert("num_hidden_layers".into(), 4_000_000_000_000_u64.into())));
+        }),
+        ("3 heads do not divide", |b| {
+            b.config(|c| drop(c.insert("num_attention_heads".into(), 3.into())))
+        }),
+        ("layer_norm_eps", |b| {
+            b.config(|c| drop(c.insert("layer_norm_eps".into(), 0.into())))
+        }),
+        ("intermediate_size", |b| {
+            b.config(|c| drop(c.remove("intermediate_size")))
+        }),
+        ("names 2 classes", |b| {
+            b.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"0": "a", "1": "b"}))));
+        }),
+        ("[31, 16]", |b| {
+            b.config(|c| drop(c.insert("vocab_size".into(), 30.into())))
+        }),
+        ("bert.encoder.layer.2.", |b| {
+            b.config(|c| drop(c.insert("num_hidden_layers".into(), 3.into())))
+        }),
+        ("no layer reads", |b| {
+            b.config(|c| drop(c.insert("num_hidden_layers".into(), 1.into())))
+        }),
+        ("bert.encoder.layer.1.output.dense.bias", |b| {
+            b.weights(|t| drop(t.remove("bert.encoder.layer.1.output.dense.bias")));
+        }),
+        ("only floats", |b| {
+            b.weights(|t| {
+                let tensor = t.get_mut("bert.pooler.dense.bias").unwrap();
+                tensor.dtype = Dtype::I32;
+            });
+        }),
+        ("no finite f32", |b| {
+            b.weights(|t| {
+                let tensor = t.get_mut("bert.pooler.dense.bias").unwrap();
+                tensor.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+            });
+        }),
+        ("there twice", |b| {
+            b.weights(|t| {
+                let tensor = t["bert.pooler.dense.bias"].clone();
+                t.insert("pooler.dense.bias".into(), tensor);
+            });
+        }),
+    ];
+    for (what, change) in cases {
+        let bench = Bench::new();
+        change(&bench);
+        let refusal = bench.refusal();
+        assert!(refusal.contains(what), "{what}: {refusal}");
+    }
+}
+
+#[test]
+fn files_that_are_missing_cut_or_of_another_sort_are_told() {
+    let bench = Bench::new();
+    let weights = bench.model().join("model.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    for length in [0, 7, 8, 100, whole.len() - 1] {
+        std::fs::write(&weights, &whole[..length]).unwrap();
+        assert!(bench.refusal().contains("safetensors"), "{length}: {}", bench.refusal());
+    }
+    std::fs::write(&weights, u64::MAX.to_le_bytes()).unwrap();
+    assert!(bench.refusal().contains("its header claims"), "{}", bench.refusal());
+    std::fs::remove_file(&weights).unwrap();
+    assert!(
+        bench.refusal().contains("has no model.safetensors"),
+        "{}",
+        bench.refusal()
+    );
+    std::fs::write(bench.model().join("model.safetensors.index.json"), "{}").unwrap();
+    assert!(
+        bench.refusal().contains("weights in several files"),
+        "{}",
+        bench.refusal()
+    );
+    std::fs::write(bench.model().join("pytorch_model.bin"), "").unwrap();
+    assert!(
+        bench.refusal().contains("safe_serialization=True"),
+        "{}",
+        bench.refusal()
+    );
+    std::fs::write(&weights, whole).unwrap();
+    std::fs::remove_file(bench.model().join("config.json")).unwrap();
+    assert!(bench.refusal().contains("no config.json"), "{}", bench.refusal());
+}
