@@ -10,15 +10,15 @@
 //! `X.input_scale` and `X.input_zero_point` it is trained quantization-aware; as i8 with `X.weight_scale` it runs on integers.
 //! In the latter two `X.weight_codebook` may hold the i8 levels of the weight, of which integers are packed indices then, in u8.
 
+mod file;
+
 use crate::error::{Error, Result};
 use crate::quantize::observer::{Observer, ObserverKind};
 use crate::quantize::{PackedIndices, WeightScheme};
 use crate::random::{Purpose, step_of_name};
 use candle_core::{DType, Device, Tensor, Var};
 use orchestrate_kernels::{ActivationQuantizer, Codebook, RandomStream};
-use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 /// How a parameter starts when it is not read from a file.
@@ -79,7 +79,7 @@ enum Origin {
     None,
     /// It is drawn from this seed.
     Seed(u64),
-    /// It is zero in all places, which take no memory.
+    /// It is zero in all places, which take no memory; no training moves it.
     Outline,
 }
 
@@ -161,94 +161,6 @@ impl Parameters {
         }
     }
 
-    /// Reads a `model.safetensors`.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Corrupt`] for anything that is not a well-formed safetensors file of f32, i8 and u8.
-    pub fn read(path: &Path, device: &Device, purpose: Use) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let corrupt = |detail: String| Error::Corrupt {
-            path: path.into(),
-            expected: "safetensors file",
-            detail,
-        };
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| corrupt(e.to_string()))?;
-        let mut store = Self::empty(device, purpose);
-        let mut zero_points = BTreeMap::new();
-        for (name, view) in file.iter() {
-            match view.dtype() {
-                Dtype::F32 => {
-                    let tensor = Tensor::from_vec(floats_of(view.data()), view.shape(), device)?;
-                    store.floats.insert(name.to_owned(), tensor);
-                }
-                Dtype::I8 if view.shape().len() == 1 && name.ends_with(WEIGHT_CODEBOOK) => {
-                    let levels = view.data().iter().map(|&b| b.cast_signed()).collect();
-                    let codebook = Codebook::new(levels).map_err(|e| corrupt(format!("{name}: {e}")))?;
-                    let weight = name.strip_suffix(WEIGHT_CODEBOOK).unwrap_or(name).to_owned();
-                    store.codebooks.insert(weight, Arc::new(codebook));
-                }
-                Dtype::I8 => {
-                    let values = view.data().iter().map(|&b| b.cast_signed()).collect();
-                    let weight = IntegerWeight {
-                        values,
-                        scales: Vec::new(),
-                    };
-                    store.integers.insert(name.to_owned(), (view.shape().to_vec(), weight));
-                }
-                Dtype::U8 if name.ends_with(INPUT_ZERO_POINT) && view.data().len() == 1 => {
-                    zero_points.insert(name.trim_end_matches(INPUT_ZERO_POINT).to_owned(), view.data()[0]);
-                }
-                Dtype::U8 if view.shape().len() == 2 => {
-                    let indices = PackedIndices {
-                        bytes: view.data().to_vec(),
-                        row_bytes: view.shape()[1],
-                    };
-                    store.packed.insert(name.to_owned(), (indices, Vec::new()));
-                }
-                other => return Err(corrupt(format!("tensor {name:?} has the unsupported type {other:?}"))),
-            }
-        }
-        store.attach_scales(zero_points).map_err(corrupt)?;
-        Ok(store)
-    }
-
-    /// Moves scales and zero points from the tensors to what they belong to.
-    fn attach_scales(&mut self, zero_points: BTreeMap<String, u8>) -> std::result::Result<(), String> {
-        for (layer, zero_point) in zero_points {
-            let scale = self
-                .floats
-                .remove(&format!("{layer}{INPUT_SCALE}"))
-                .and_then(|t| t.to_scalar::<f32>().ok());
-            match scale {
-                Some(scale) if scale.is_finite() && scale > 0.0 => {
-                    self.quantizers.insert(layer, ActivationQuantizer { scale, zero_point });
-                }
-                Some(scale) => return Err(format!("{layer}{INPUT_SCALE} is {scale}")),
-                None => return Err(format!("{layer} has a zero point but no {INPUT_SCALE}")),
-            }
-        }
-        let mut scales_of = |name: &str, channels: usize| {
-            let scales = self.floats.remove(&format!("{name}{WEIGHT_SCALE}"));
-            let scales = scales.ok_or_else(|| format!("{name} is in integers but {name}{WEIGHT_SCALE} is absent"))?;
-            let scales: Vec<f32> = scales.to_vec1().map_err(|e| e.to_string())?;
-            if scales.len() == channels {
-                Ok(scales)
-            } else {
-                Err(format!("{name} has {channels} channels but {} scales", scales.len()))
-            }
-        };
-        for (name, (shape, weight)) in &mut self.integers {
-            weight.scales = scales_of(name, shape.first().copied().unwrap_or(0))?;
-        }
-        for (name, (indices, scales)) in &mut self.packed {
-            *scales = scales_of(name, indices.bytes.len().checked_div(indices.row_bytes).unwrap_or(0))?;
-            if !self.codebooks.contains_key(name) {
-                return Err(format!("{name} is u8 but {name}{WEIGHT_CODEBOOK} is absent"));
-            }
-        }
-        Ok(())
-    }
-
     /// Gives every weight of `names` the codebook that fits it best, if `scheme` has codebooks.
     ///
     /// # Errors
@@ -297,12 +209,12 @@ impl Parameters {
             return Ok(variable.as_tensor().clone());
         }
         let tensor = self.found_or_drawn(name, shape, initial)?;
-        match self.purpose {
-            Use::Infer => {
+        match (self.purpose, self.origin) {
+            (Use::Infer, _) | (Use::Train, Origin::Outline) => {
                 self.floats.insert(name.to_owned(), tensor.clone());
                 Ok(tensor)
             }
-            Use::Train => {
+            (Use::Train, Origin::None | Origin::Seed(_)) => {
                 let variable = Var::from_tensor(&tensor)?;
                 let tensor = variable.as_tensor().clone();
                 self.floats.remove(name);
@@ -539,13 +451,6 @@ fn check_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<()> {
         found: format!("{found:?}"),
         expected: format!("{expected:?}"),
     })
-}
-
-fn floats_of(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .collect()
 }
 
 fn draw(name: &str, shape: &[usize], initial: Initial, seed: u64, device: &Device) -> Result<Tensor> {

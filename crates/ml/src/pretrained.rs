@@ -1,5 +1,5 @@
-//! Weights that a model starts from instead of a seed: of a BERT that someone trained elsewhere, in the files that Hugging
-//! Face's `save_pretrained` writes.
+//! Weights that a model starts from instead of a seed: of a BERT or DistilBERT that someone trained elsewhere, in the files that
+//! Hugging Face's `save_pretrained` writes.
 //!
 //! [`Pretrained::open`] reads `config.json` and the header of `model.safetensors`, and holds every tensor against the
 //! architecture, so that whatever is missing, left over or of another shape is known before anything runs. A classifier is
@@ -7,21 +7,24 @@
 //! which must be the beginning of the model's own.
 
 mod config;
+mod family;
+mod vocabulary;
 mod weights;
 
-use crate::artifact::{CONFIG_FILE, Files, TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::artifact::{CONFIG_FILE, Files, TOKENIZER_FILE, WEIGHTS_FILE, files_of_folder};
 use crate::data::{Task, Tokenizer};
 use crate::error::{Error, Result};
-use crate::models::{Architecture, BertConfig, ModelSpec};
-use candle_core::{Device, Tensor};
+use crate::masks::MASKS_FILE;
+use crate::models::{Architecture, ModelSpec};
+use candle_core::{DType, Device, Tensor};
 use config::Config;
+use family::Family;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use vocabulary::{SETTINGS_FILE, VOCAB_FILE, Vocabulary};
 use weights::Weights;
 
-/// The file of a vocabulary, one token a line, where there is no tokenizer.json.
-const VOCAB_FILE: &str = "vocab.txt";
 /// Weights in Python's own format, which can run programs when it is read.
 const PICKLED_FILE: &str = "pytorch_model.bin";
 /// The list of the parts of weights in several files.
@@ -30,6 +33,7 @@ const PARTS_FILE: &str = "model.safetensors.index.json";
 const CLASSIFIER: &str = "classifier.";
 const POOLER: &str = "bert.pooler.";
 const WORDS: &str = "bert.embeddings.word_embeddings.weight";
+const SEGMENTS: &str = "bert.embeddings.token_type_embeddings.weight";
 
 /// What becomes of the classifier that is among the weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +51,7 @@ pub enum Classifier {
 pub struct PretrainedSettings {
     /// What becomes of their classifier.
     pub classifier: Classifier,
-    /// What the classifier's outputs stand for, in their order; where absent, `id2label` of the configuration says it.
+    /// What the classifier's outputs stand for, in their order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
 }
@@ -63,19 +67,12 @@ pub struct Pretrained {
     vocabulary: Option<Vocabulary>,
 }
 
-/// The file that says which number stands for which token.
-#[derive(Debug, Clone)]
-enum Vocabulary {
-    TokenizerJson(PathBuf),
-    VocabTxt(PathBuf),
-}
-
 /// The files of `folder` that say what a pretrained model is, by name.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder cannot be read, [`Error::Unsuited`] if a file that is needed is not there.
+/// [`Error::Io`] if the folder cannot be read, [`Error::Unsuited`] if a file that is needed is not there or the model is pruned.
 pub fn files_of(folder: &Path) -> Result<Files> {
-    let mut files = crate::artifact::files_of_folder(folder)?;
+    let mut files = files_of_folder(folder)?;
     let lacks = |what: String| Err(Error::Unsuited(format!("{} has no {what}", folder.display())));
     if !files.contains_key(WEIGHTS_FILE) {
         return lacks(if files.contains_key(PICKLED_FILE) {
@@ -94,10 +91,19 @@ pub fn files_of(folder: &Path) -> Result<Files> {
     if !files.contains_key(CONFIG_FILE) {
         return lacks(format!("{CONFIG_FILE}, which says what the weights are of"));
     }
-    files.retain(|name, _| [CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, VOCAB_FILE].contains(&name.as_str()));
-    if files.contains_key(TOKENIZER_FILE) {
-        files.remove(VOCAB_FILE);
+    if files.contains_key(MASKS_FILE) {
+        return Err(Error::Unsuited(format!(
+            "{} has a {MASKS_FILE}: its weights are pruned, and starting from them would lose that",
+            folder.display()
+        )));
     }
+    let mut kept = vec![CONFIG_FILE, WEIGHTS_FILE];
+    kept.extend(if files.contains_key(TOKENIZER_FILE) {
+        [TOKENIZER_FILE].as_slice()
+    } else {
+        &[VOCAB_FILE, SETTINGS_FILE]
+    });
+    files.retain(|name, _| kept.contains(&name.as_str()));
     Ok(files)
 }
 
@@ -115,23 +121,15 @@ impl Pretrained {
             })
         };
         let config = Config::read(file(CONFIG_FILE)?)?;
-        let weights = Weights::open(file(WEIGHTS_FILE)?)?;
-        let outputs = weights
-            .shape("classifier.weight")
-            .map(|shape| shape.first().copied().unwrap_or(0));
-        let has_pooler = weights.shape("bert.pooler.dense.weight").is_some();
+        let weights = Weights::open(file(WEIGHTS_FILE)?, config.family)?;
+        let outputs = weights.rows("classifier.weight");
+        let (has_classifier, has_pooler) = (weights.has_any(CLASSIFIER), weights.has_any(POOLER));
         let shapes = Architecture::Bert(config.bert.clone()).shapes(outputs.unwrap_or(2))?;
         weights.check(&shapes, |name| {
-            outputs.is_none() && name.starts_with(CLASSIFIER) || !has_pooler && name.starts_with(POOLER)
+            !has_classifier && name.starts_with(CLASSIFIER)
+                || !has_pooler && name.starts_with(POOLER)
+                || config.family == Family::DistilBert && name == SEGMENTS
         })?;
-        if let (Some(outputs), Some(classes)) = (outputs, &config.classes)
-            && classes.len() != outputs
-        {
-            return Err(Error::Unsuited(format!(
-                "the classifier has {outputs} outputs, but id2label in {CONFIG_FILE} names {} classes",
-                classes.len()
-            )));
-        }
         Ok(Self {
             config,
             weights,
@@ -153,7 +151,7 @@ impl Pretrained {
         }
     }
 
-    /// What is not among the weights and must be learnt, if it is that.
+    /// What is not among the weights and must be learnt, if anything is.
     pub fn lacks(&self, settings: &PretrainedSettings) -> Option<&'static str> {
         match (settings.classifier, self.outputs) {
             (Classifier::Keep, Some(_)) if self.has_pooler => None,
@@ -162,27 +160,76 @@ impl Pretrained {
         }
     }
 
-    /// What the classifier's outputs stand for, if there is a classifier.
-    fn classes(&self, settings: &PretrainedSettings) -> Option<Vec<String>> {
-        let outputs = self.outputs?;
-        let named = settings.classes.as_ref().or(self.config.classes.as_ref()).cloned();
-        Some(named.unwrap_or_else(|| (0..outputs).map(unnamed).collect()))
+    /// `settings` with what they leave to the files: whether there is a classifier to keep, and what its outputs stand for.
+    ///
+    /// # Errors
+    /// [`Error::Unsuited`] if that is not what the classifier has, or cannot be told.
+    pub fn resolve(&self, settings: PretrainedSettings) -> Result<PretrainedSettings> {
+        let refuse = |why: String| Err(Error::Unsuited(why));
+        let outputs = match (settings.classifier, self.outputs) {
+            (Classifier::Keep, Some(outputs)) => outputs,
+            (Classifier::Keep, None) | (Classifier::New, _) => {
+                return match settings.classes {
+                    Some(classes) => refuse(format!(
+                        "`classes` names {classes:?}, but no classifier of the pretrained model is kept: a new one has the classes \
+                         of the data"
+                    )),
+                    None => Ok(PretrainedSettings {
+                        classifier: Classifier::New,
+                        classes: None,
+                    }),
+                };
+            }
+        };
+        if !self.config.is_single_label {
+            return refuse(
+                "the classifier was taught to give several classes at once, or a number, and only one class of several can be \
+                 given here: start with another, `classifier = \"new\"`"
+                    .to_owned(),
+            );
+        }
+        let (classes, origin) = match (settings.classes, &self.config.classes) {
+            (Some(classes), _) => (classes, "`classes`"),
+            (None, Some(classes)) => (classes.clone(), "id2label in config.json"),
+            (None, None) => ((0..outputs).map(unnamed).collect(), ""),
+        };
+        if classes.len() != outputs || classes.iter().collect::<BTreeSet<_>>().len() != outputs || outputs < 2 {
+            return refuse(format!(
+                "the classifier has {outputs} outputs, for which {origin} must name so many different classes, two or more, and \
+                 it names {classes:?}"
+            ));
+        }
+        Ok(PretrainedSettings {
+            classifier: Classifier::Keep,
+            classes: Some(classes),
+        })
+    }
+
+    /// Checks that data which `tokenizer` cuts mean the same to the model as its own did.
+    ///
+    /// # Errors
+    /// [`Error::Unsuited`] if its vocabulary is not the beginning of the model's, or it cuts texts otherwise; [`Error::Io`] and
+    /// [`Error::Data`] if the model's vocabulary cannot be read.
+    pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let (ours, theirs) = (tokenizer.vocab_size(), self.config.bert.vocab_size);
+        if ours > theirs {
+            return Err(Error::Unsuited(format!(
+                "the data's vocabulary has {ours} tokens and the pretrained model {theirs}: give the data the `tokenizer` or the \
+                 `vocab` of the model"
+            )));
+        }
+        self.vocabulary.as_ref().map_or(Ok(()), |own| own.check(tokenizer))
     }
 
     /// Puts what the weights say of the architecture into `architecture`, which [`Pretrained::spec`] gave on the data.
     pub(crate) fn complete(&self, architecture: &mut Architecture) {
         if let Architecture::Bert(bert) = architecture {
-            let BertConfig {
-                type_vocab_size,
-                layer_norm_eps,
-                ..
-            } = self.config.bert;
-            bert.type_vocab_size = type_vocab_size;
-            bert.layer_norm_eps = layer_norm_eps;
+            bert.compute_as(&self.config.bert);
         }
     }
 
-    /// The tensors that a model on data of `task` starts from, as f32 on the CPU, by name.
+    /// The tensors that a model on data of `task` starts from, as f32 on the CPU, by name; `settings` are of
+    /// [`Pretrained::resolve`].
     ///
     /// # Errors
     /// [`Error::Unsuited`] if the data's vocabulary is not the model's, or its classes are not the classifier's;
@@ -194,10 +241,16 @@ impl Pretrained {
             ));
         };
         self.check_vocabulary(tokenizer)?;
-        let order = self.order_of(settings, labels)?;
+        let order = settings.classes.as_ref().map(|classes| order_of(classes, labels));
+        let order = order.transpose()?;
         let mut tensors = self.weights.read()?;
         if let Some(words) = tensors.get_mut(WORDS) {
             *words = words.narrow(0, 0, tokenizer.vocab_size())?.contiguous()?;
+        }
+        if self.config.family == Family::DistilBert {
+            let width = self.config.bert.hidden_size;
+            let none = Tensor::zeros((1, width), DType::F32, &Device::Cpu)?;
+            tensors.insert(SEGMENTS.to_owned(), none);
         }
         match order {
             None => tensors.retain(|name, _| !name.starts_with(CLASSIFIER)),
@@ -211,79 +264,39 @@ impl Pretrained {
         }
         Ok(tensors)
     }
-
-    /// Of each of the data's classes the classifier's output; nothing if there is none to be kept.
-    fn order_of(&self, settings: &PretrainedSettings, labels: &[String]) -> Result<Option<Vec<u32>>> {
-        let Some(classes) = self
-            .classes(settings)
-            .filter(|_| settings.classifier == Classifier::Keep)
-        else {
-            return Ok(None);
-        };
-        let outputs = self.outputs.unwrap_or(0);
-        // A file that says nothing else numbers its classes, and so may the data.
-        let is_unnamed = classes
-            .iter()
-            .enumerate()
-            .all(|(index, class)| *class == unnamed(index));
-        let place = |label: &String| {
-            let by_name = classes.iter().position(|class| class == label);
-            let by_number = || label.parse().ok().filter(|number| is_unnamed && *number < outputs);
-            by_name.or_else(by_number)
-        };
-        let order: Option<Vec<usize>> = labels.iter().map(place).collect();
-        let sorted = order.clone().map(|mut order| {
-            order.sort_unstable();
-            order
-        });
-        match (order, sorted) {
-            (Some(order), Some(sorted)) if sorted.iter().copied().eq(0..outputs) => {
-                Ok(Some(order.into_iter().map(|index| index as u32).collect()))
-            }
-            _ => Err(Error::Unsuited(format!(
-                "the classifier's classes are {classes:?}, and the data's {labels:?}: say what its outputs stand for in the \
-                 data's words, `classes = [...]`, or start with another one, `classifier = \"new\"`"
-            ))),
-        }
-    }
-
-    fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let (ours, theirs) = (tokenizer.vocab_size(), self.config.bert.vocab_size);
-        let advice = "give the data the `tokenizer` or the `vocab` of the model";
-        if ours > theirs {
-            return Err(Error::Unsuited(format!(
-                "the data's vocabulary has {ours} tokens and the pretrained model {theirs}: {advice}"
-            )));
-        }
-        let Some(vocabulary) = &self.vocabulary else {
-            return Ok(());
-        };
-        match vocabulary.read()?.first_difference(tokenizer) {
-            None => Ok(()),
-            Some((id, own, other)) => Err(Error::Unsuited(format!(
-                "the data's vocabulary is not that of the pretrained model, whose token {id} is `{own}` where the data's is \
-                 `{other}`: {advice}"
-            ))),
-        }
-    }
 }
 
-impl Vocabulary {
-    fn among(files: &Files) -> Option<Self> {
-        let tokenizer = files.get(TOKENIZER_FILE).cloned().map(Self::TokenizerJson);
-        tokenizer.or_else(|| files.get(VOCAB_FILE).cloned().map(Self::VocabTxt))
+/// Of each of the data's classes the output that stands for it, among those that stand for `classes`.
+fn order_of(classes: &[String], labels: &[String]) -> Result<Vec<u32>> {
+    // A file that says nothing else numbers its classes, and so may the data.
+    let is_unnamed = classes
+        .iter()
+        .enumerate()
+        .all(|(index, class)| *class == unnamed(index));
+    let place = |label: &String| {
+        let by_name = classes.iter().position(|class| class == label);
+        let by_number = || {
+            label
+                .parse()
+                .ok()
+                .filter(|number| is_unnamed && *number < classes.len())
+        };
+        by_name.or_else(by_number)
+    };
+    let known: Vec<usize> = labels.iter().filter_map(place).collect();
+    let distinct: BTreeSet<usize> = known.iter().copied().collect();
+    if known.len() == labels.len() && distinct.len() == classes.len() {
+        return Ok(known.into_iter().map(|index| index as u32).collect());
     }
-
-    fn read(&self) -> Result<Tokenizer> {
-        let (Self::TokenizerJson(path) | Self::VocabTxt(path)) = self;
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let origin = path.display().to_string();
-        Ok(match self {
-            Self::TokenizerJson(_) => Tokenizer::from_tokenizer_json(&origin, &bytes)?,
-            // Its tokens are compared, and not what it makes of a text.
-            Self::VocabTxt(_) => Tokenizer::from_vocab_txt(&origin, &bytes, true)?,
-        })
-    }
+    let advice = if known.len() == labels.len() {
+        "every class of a classifier that is kept must have rows among the data that are trained on; or start with another \
+         one, `classifier = \"new\"`"
+    } else {
+        "say what its outputs stand for in the data's words, `classes = [...]`, or start with another one, `classifier = \"new\"`"
+    };
+    Err(Error::Unsuited(format!(
+        "the classifier's classes are {classes:?}, and the data's {labels:?}: {advice}"
+    )))
 }
 
 /// What Hugging Face calls a class that has no name.

@@ -107,6 +107,12 @@ impl<'a> Estimates<'a> {
         Some(self.load(step, self.rows(data)?, 0)?.pruning())
     }
 
+    /// Taking the pretrained model of `step`, with the rows of `data`, which are read for their classes and vocabulary.
+    pub fn taking(&self, step: &str, data: &str) -> Option<u64> {
+        let rows = self.rows(data)?;
+        Some(self.load(step, rows, rows.train_bytes)?.pruning())
+    }
+
     /// Exporting the model of `step`, which is trained on `data`.
     pub fn export(&self, step: &str, data: &str) -> Option<u64> {
         Some(self.load(step, self.rows(data)?, 0)?.conversion())

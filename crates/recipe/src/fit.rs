@@ -2,15 +2,18 @@
 
 use crate::diagnostic::Problem;
 use crate::flow::{Flow, Traits};
+use crate::model::Model;
 use crate::recipe::Data;
 use crate::section::Named;
 use crate::source::Place;
 use crate::steps::{distill, train};
 use crate::suggest::quoted;
-use orchestrate_ml::data::DataSpec;
+use orchestrate_ml::Error;
 use orchestrate_ml::data::spec::{Digits, IdxFiles, Reviews, TextFiles};
+use orchestrate_ml::data::{DataSpec, given_tokenizer};
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::steps::Initialization;
+use std::path::Path;
 
 /// What the rows of a data set are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,24 +113,31 @@ impl Flow<'_> {
         self.model(&named.name).is_some_and(|model| model.start.is_some())
     }
 
-    /// Texts of the data set `data`, which is named at `place`, have the vocabulary of files, as the new model `model` needs if
-    /// it is pretrained, and not one that is learnt from them.
-    pub(crate) fn check_vocabulary(&mut self, model: &Named, data: &str, place: Place) {
-        let learns = |data: &Data| !data.files.contains_key("tokenizer") && !data.files.contains_key("vocab");
-        if !self.is_pretrained(model) || !self.data(data).is_some_and(learns) || self.reads(data) == Some(Reads::Images)
-        {
+    /// Texts that are cut as those of the data set `native`, which is named at `place`, are cut as the new model `model` needs it
+    /// if it is pretrained.
+    pub(crate) fn check_vocabulary(&mut self, model: &Named, native: &str, place: Place) {
+        let (Some(declared), Some(data)) = (self.model(&model.name), self.data(native)) else {
+            return;
+        };
+        if declared.start.is_none() || Reads::of(&data.spec) == Reads::Images {
             return;
         }
-        let (name, data) = (quoted(&model.name), quoted(data));
-        self.problems.push(
-            Problem::error(
-                format!("{name} is pretrained, but {data} learns a vocabulary of its own"),
-                place,
-                "its words would have other numbers",
-                format!("set `tokenizer` of {data} to the tokenizer.json of the pretrained model, or `vocab` to its vocab.txt"),
-            )
-            .and(model.place, "pretrained"),
+        let (name, quoted_data) = (quoted(&model.name), quoted(native));
+        let set = format!(
+            "set `tokenizer` of {quoted_data} to the tokenizer.json of the pretrained model, or `vocab` to its vocab.txt, with \
+             `lowercase` as it was trained"
         );
+        let (message, label, help) = match tokenizer_of(data, declared) {
+            Tokens::Same => return,
+            Tokens::Learnt => (
+                format!("{name} is pretrained, but {quoted_data} learns a vocabulary of its own"),
+                "its words would have other numbers",
+                set,
+            ),
+            Tokens::Differ(error) => (error.to_string(), "is cut otherwise", set),
+        };
+        self.problems
+            .push(Problem::error(message, place, label, help).and(model.place, "pretrained"));
     }
 
     /// A training of no epochs takes pretrained weights as they are, which must be all that the model has.
@@ -136,9 +146,12 @@ impl Flow<'_> {
             return;
         };
         let name = quoted(&train.model.name);
-        let missing = match (&model.start, model.lacks) {
+        let missing = match (&model.start, &model.pretrained) {
             (None, _) => format!("{name} starts from the seed, and would know nothing"),
-            (Some(_), Some(part)) => format!("{name} starts with a new {part}, which would know nothing"),
+            (Some(start), Some(pretrained)) => match pretrained.lacks(&start.settings) {
+                Some(part) => format!("{name} starts with a new {part}, which would know nothing"),
+                None => return,
+            },
             (Some(_), None) => return,
         };
         self.problems.push(
@@ -190,6 +203,42 @@ impl Flow<'_> {
             .and(distill.model.place, "the student"),
         );
     }
+}
+
+/// How a data set's tokens are those of a pretrained model.
+enum Tokens {
+    Same,
+    /// They are of the data themselves.
+    Learnt,
+    Differ(Error),
+}
+
+fn tokenizer_of(data: &Data, model: &Model) -> Tokens {
+    let given = |role: &str| data.files.get(role);
+    let Some(path) = given("tokenizer").or_else(|| given("vocab")) else {
+        return Tokens::Learnt;
+    };
+    let (Some(pretrained), Some(start)) = (&model.pretrained, &model.start) else {
+        return Tokens::Same;
+    };
+    // As most recipes have it; nothing is read for it.
+    if given("tokenizer").is_some()
+        && start
+            .files
+            .get("tokenizer.json")
+            .is_some_and(|own| is_same_file(own, path))
+    {
+        return Tokens::Same;
+    }
+    let checked = given_tokenizer(&data.spec, &data.files)
+        .map_err(Error::from)
+        .and_then(|tokenizer| tokenizer.map_or(Ok(()), |tokenizer| pretrained.check_vocabulary(&tokenizer)));
+    checked.map_or_else(Tokens::Differ, |()| Tokens::Same)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 /// Why a student cannot begin with layers of its teacher. Of a pruned teacher some widths are not known yet.

@@ -39,6 +39,8 @@ enum Product {
 pub(crate) struct Traits {
     /// Name of the data set that it was trained on.
     pub data: String,
+    /// Name of the data set by which texts are cut: that of the first model in its line.
+    native: String,
     /// Name of the architecture that it began with.
     pub model: String,
     /// Whether units were removed.
@@ -94,15 +96,15 @@ impl Flow<'_> {
                 self.check_fit(&train.model, &data, train.data.place);
                 self.check_vocabulary(&train.model, &data, train.data.place);
                 self.check_taken_as_is(train);
-                Product::Model(Traits::new(&data, &train.model))
+                Product::Model(Traits::new(&data, &data, &train.model))
             }
             Draft::Distill(distill) => {
                 let place = distill.data.as_ref().map_or(distill.teacher.place, |own| own.place);
                 self.check_fit(&distill.model, &data, place);
                 let teacher = teacher?;
-                self.check_vocabulary(&distill.model, &teacher.data, place);
+                self.check_vocabulary(&distill.model, &teacher.native, distill.teacher.place);
                 self.check_initialization(distill, &teacher);
-                Product::Model(Traits::new(&data, &distill.model))
+                Product::Model(Traits::new(&data, &teacher.native, &distill.model))
             }
             Draft::Prune(prune) => Product::Model(self.pruned(prune, input?)),
             Draft::Quantize(quantize) => Product::Model(self.quantized(quantize, input?)),
@@ -253,9 +255,10 @@ impl Flow<'_> {
 
 impl Traits {
     /// Of a model that was just trained.
-    fn new(data: &str, model: &Named) -> Self {
+    fn new(data: &str, native: &str, model: &Named) -> Self {
         Self {
             data: data.to_owned(),
+            native: native.to_owned(),
             model: model.name.clone(),
             shrunk: false,
             masked: false,

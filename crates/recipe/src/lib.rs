@@ -19,6 +19,7 @@ mod kinds;
 mod load;
 pub mod lock;
 mod lower;
+mod lowered;
 mod model;
 mod named;
 mod node;
@@ -44,6 +45,6 @@ pub use deployed::{
 pub use diagnostic::{Finding, RecipeErrors};
 pub use kinds::{ActionKind, Kinds};
 pub use load::{Loaded, Overrides};
-pub use lower::{Lowered, LoweredStep};
+pub use lowered::{Lowered, LoweredStep};
 pub use recipe::{Bounds, Data, Gate, Recipe, Step, StepKind};
 pub use steps::{Distill, Evaluate, Export, Prune, Quantize, Train};

@@ -10,8 +10,8 @@
 use crate::demand::Demands;
 use crate::estimate::Estimates;
 use crate::kinds::{ActionKind, LIKE};
+use crate::lowered::LoweredStep;
 use crate::recipe::{Data, Recipe, Step, StepKind};
-use crate::report::baseline_step;
 use crate::steps::{Distill, Export, Prune, Quantize, Train};
 use orchestrate_engine::{Action, ActionGraph, ActionId, Demand, GraphError, Input};
 use orchestrate_ml::data::{DataSpec, digits, reviews};
@@ -26,76 +26,23 @@ use std::path::PathBuf;
 /// Rows of a batch in evaluations; it has no influence on predictions beyond rounding.
 pub(crate) const EVALUATION_BATCH: usize = 64;
 
-/// A recipe as actions.
-#[derive(Debug)]
-pub struct Lowered {
-    /// All actions.
-    pub graph: ActionGraph,
-    /// One a step, in the recipe's order.
-    pub steps: Vec<LoweredStep>,
-    /// Step, and a step that it is compared with: by a gate or, if it is an export, in its `metrics.json`.
-    compared: Vec<(String, String)>,
-}
-
-/// One step's actions.
-#[derive(Debug, Clone)]
-pub struct LoweredStep {
-    /// Its name.
-    pub name: String,
-    /// Its kind, as the recipe writes it.
-    pub kind: &'static str,
-    /// The actions of this step alone, in order, its evaluation last.
-    pub actions: Vec<ActionId>,
-    /// The action that makes its model; another step's where this one only evaluates.
-    pub model: ActionId,
-    /// The action that evaluates it.
-    pub evaluation: ActionId,
-}
-
-impl Lowered {
-    /// Lowers `recipe` for the device that it asks for.
-    ///
-    /// # Errors
-    /// [`GraphError`] if two actions came to have the same name, which a checked recipe does not lead to.
-    pub fn new(recipe: &Recipe) -> Result<Self, GraphError> {
-        let mut lowering = Lowering {
-            recipe,
-            graph: ActionGraph::new(),
-            data: HashMap::new(),
-            training_rows: HashMap::new(),
-            logits: HashMap::new(),
-            readings: HashMap::new(),
-            steps: Vec::new(),
-            estimates: Estimates::new(recipe),
-            demands: Demands::new(recipe),
-        };
-        for step in &recipe.steps {
-            lowering.step(step)?;
-        }
-        Ok(Self {
-            graph: lowering.graph,
-            steps: lowering.steps,
-            compared: comparisons(recipe),
-        })
+/// The actions of `recipe`, and those of each of its steps, in the recipe's order.
+pub(crate) fn actions(recipe: &Recipe) -> Result<(ActionGraph, Vec<LoweredStep>), GraphError> {
+    let mut lowering = Lowering {
+        recipe,
+        graph: ActionGraph::new(),
+        data: HashMap::new(),
+        training_rows: HashMap::new(),
+        logits: HashMap::new(),
+        readings: HashMap::new(),
+        steps: Vec::new(),
+        estimates: Estimates::new(recipe),
+        demands: Demands::new(recipe),
+    };
+    for step in &recipe.steps {
+        lowering.step(step)?;
     }
-
-    /// The step of that name.
-    pub fn step(&self, name: &str) -> Option<&LoweredStep> {
-        self.steps.iter().find(|step| step.name == name)
-    }
-
-    /// What a build of the steps in `names` must make, with the evaluations that they are compared with; of all steps if
-    /// there are none.
-    pub fn targets(&self, names: &[String]) -> Vec<ActionId> {
-        let is_chosen = |name: &String| names.is_empty() || names.contains(name);
-        let chosen = self.steps.iter().filter(|step| is_chosen(&step.name));
-        let compared = self.compared.iter().filter(|(step, _)| is_chosen(step));
-        let baselines = compared.filter_map(|(_, baseline)| Some(self.step(baseline)?.evaluation));
-        chosen
-            .flat_map(|step| [step.model, step.evaluation])
-            .chain(baselines)
-            .collect()
-    }
+    Ok((lowering.graph, lowering.steps))
 }
 
 /// The parameters of a training without those by which one of another length, or of another course from some step on,
@@ -112,22 +59,6 @@ fn trajectory(parameters: &Value) -> Option<Value> {
         training.remove(key);
     }
     Some(parameters)
-}
-
-/// Which steps are held against which others.
-fn comparisons(recipe: &Recipe) -> Vec<(String, String)> {
-    let gates = recipe
-        .gates
-        .iter()
-        .filter_map(|gate| Some((gate.step.clone(), gate.baseline.clone()?)));
-    let exports = recipe
-        .steps
-        .iter()
-        .filter(|step| matches!(step.kind, StepKind::Export(_)));
-    let baseline = baseline_step(recipe);
-    gates
-        .chain(exports.filter_map(|step| Some((step.name.clone(), baseline?.to_owned()))))
-        .collect()
 }
 
 /// How a model reads: as the model of `root` was taught to, by the data set `native`.
@@ -341,8 +272,8 @@ impl<'a> Lowering<'a> {
             precision: ProductPrecision::F32,
             seed: 0,
             inputs,
-            demand: Demand::Light,
-            memory: self.estimates.pruning(name, &step.data),
+            demand: self.demands.of_floats(),
+            memory: self.estimates.taking(name, &step.data),
         })
     }
 

@@ -4,6 +4,7 @@ use crate::diagnostic::Problem;
 use crate::path::{Folders, folder};
 use crate::recipe::Start;
 use crate::section::Section;
+use orchestrate_ml::Error;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::pretrained::{Classifier, Pretrained, PretrainedSettings, files_of};
 use std::path::Path;
@@ -24,15 +25,15 @@ const NOT_LOOKED_AT: ModelSpec = ModelSpec::Bert {
 };
 
 /// A model that was declared.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub spec: ModelSpec,
     /// Whether `spec` is known, and does not only stand in for that of files that are not looked at.
     pub is_known: bool,
     /// The weights that it starts from, if not from the seed.
     pub start: Option<Start>,
-    /// What these weights lack and training must teach.
-    pub lacks: Option<&'static str>,
+    /// These weights, if their files were looked at.
+    pub pretrained: Option<Pretrained>,
 }
 
 impl Model {
@@ -41,7 +42,7 @@ impl Model {
             spec,
             is_known: true,
             start: None,
-            lacks: None,
+            pretrained: None,
         }
     }
 }
@@ -114,29 +115,37 @@ fn pretrained(section: &mut Section, folder: Option<&Path>, look: bool) -> Optio
             spec: NOT_LOOKED_AT,
             is_known: false,
             start: Some(Start::default()),
-            lacks: None,
+            pretrained: None,
         });
     }
     let opened = files_of(folder).and_then(|files| Ok((Pretrained::open(&files)?, files)));
-    match opened {
-        Ok((pretrained, files)) => Some(Model {
-            spec: pretrained.spec(),
-            is_known: true,
-            lacks: pretrained.lacks(&settings),
-            start: Some(Start { settings, files }),
-        }),
-        Err(error) => {
-            let place = section.place_of("pretrained").unwrap_or_else(|| section.place());
-            section.fault(Problem::error(
-                error.to_string(),
-                place,
-                "cannot be started from",
-                "name a folder with config.json and model.safetensors of a BERT, as `save_pretrained` of Hugging Face's \
-                 transformers writes it, or an export of this program with `precision = \"f32\"`",
-            ));
-            None
-        }
-    }
+    let (pretrained, files) = opened
+        .map_err(|error| {
+            let help = "name a folder with config.json and model.safetensors of a BERT or DistilBERT, as `save_pretrained` of \
+                        Hugging Face's transformers writes it, or an export of this program with `precision = \"f32\"`";
+            refuse(section, "pretrained", error, help);
+        })
+        .ok()?;
+    let settings = pretrained
+        .resolve(settings)
+        .map_err(|error| {
+            let key = if section.has("classes") { "classes" } else { "pretrained" };
+            let help = "`classes` names what each output of the classifier stands for, in the words of the data's labels; \
+                        `classifier = \"new\"` starts with another one";
+            refuse(section, key, error, help);
+        })
+        .ok()?;
+    Some(Model {
+        spec: pretrained.spec(),
+        is_known: true,
+        pretrained: Some(pretrained),
+        start: Some(Start { settings, files }),
+    })
+}
+
+fn refuse(section: &mut Section, key: &'static str, error: Error, help: &str) {
+    let place = section.place_of(key).unwrap_or_else(|| section.place());
+    section.fault(Problem::error(error.to_string(), place, "cannot be started from", help));
 }
 
 fn bert_of_widths(section: &mut Section) -> Option<ModelSpec> {

@@ -2,7 +2,7 @@
 //!
 //! Nothing here is shown or written: the command line does that.
 
-use crate::lower::{Lowered, LoweredStep};
+use crate::lowered::{Lowered, LoweredStep};
 use crate::recipe::{Gate, Recipe, StepKind};
 use orchestrate_engine::{ActionOutcome, ActionReport, ActionResult, BuildReport};
 use orchestrate_ml::device::DeviceChoice;

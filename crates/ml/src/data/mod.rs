@@ -26,7 +26,7 @@ mod wordpiece;
 pub use error::DataError;
 pub(crate) use idx::LARGEST_SIDE;
 pub(crate) use prepare::LARGEST_LENGTH;
-pub use prepare::prepare;
+pub use prepare::{given_tokenizer, prepare};
 pub use prepared::{EncodedSplit, ImageSplit, Prepared, Task, TextSplit};
 pub use spec::DataSpec;
 pub use tokenizer::Tokenizer;

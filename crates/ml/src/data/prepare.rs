@@ -160,15 +160,39 @@ fn tokenizer_of(
     files: &BTreeMap<String, PathBuf>,
     settings: TokenSettings,
 ) -> Result<Tokenizer, DataError> {
+    match tokenizer_of_files(files, settings.lowercase)? {
+        Some(tokenizer) => Ok(tokenizer),
+        None => Tokenizer::learn_wordpiece(texts, settings.vocab_size, settings.lowercase),
+    }
+}
+
+/// The tokenizer in the files of the roles `tokenizer` or `vocab`, the latter of which `lowercase` is for; nothing if there is
+/// neither.
+fn tokenizer_of_files(files: &BTreeMap<String, PathBuf>, lowercase: bool) -> Result<Option<Tokenizer>, DataError> {
     match (files.get("tokenizer"), files.get("vocab")) {
-        (Some(file), None) => Tokenizer::from_tokenizer_json(&file.display().to_string(), &bytes(file)?),
-        (None, Some(file)) => Tokenizer::from_vocab_txt(&file.display().to_string(), &bytes(file)?, settings.lowercase),
-        (None, None) => Tokenizer::learn_wordpiece(texts, settings.vocab_size, settings.lowercase),
+        (Some(file), None) => Tokenizer::from_tokenizer_json(&file.display().to_string(), &bytes(file)?).map(Some),
+        (None, Some(file)) => {
+            Tokenizer::from_vocab_txt(&file.display().to_string(), &bytes(file)?, lowercase).map(Some)
+        }
+        (None, None) => Ok(None),
         (Some(_), Some(vocab)) => Err(DataError::BadSetting {
             field: "vocab",
             found: vocab.display().to_string(),
             expected: "absent where `tokenizer` is given".to_owned(),
         }),
+    }
+}
+
+/// The tokenizer that the texts of `spec` will be cut with, where that is known before they are read.
+///
+/// # Errors
+/// If the file of the vocabulary cannot be read or is none.
+pub fn given_tokenizer(spec: &DataSpec, files: &BTreeMap<String, PathBuf>) -> Result<Option<Tokenizer>, DataError> {
+    match spec {
+        DataSpec::Reviews(Reviews { lowercase, .. }) | DataSpec::TextFiles(TextFiles { lowercase, .. }) => {
+            tokenizer_of_files(files, *lowercase)
+        }
+        DataSpec::Digits(_) | DataSpec::IdxFiles(_) => Ok(None),
     }
 }
 

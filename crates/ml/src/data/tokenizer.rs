@@ -195,6 +195,12 @@ impl Tokenizer {
         })
     }
 
+    /// One part of the `tokenizer.json`, such as `normalizer`, as JSON.
+    pub fn part(&self, name: &str) -> String {
+        let document: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
+        document[name].to_string()
+    }
+
     /// The id that fills a batch's short rows.
     pub fn pad_id(&self) -> u32 {
         self.pad

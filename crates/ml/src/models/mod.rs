@@ -6,8 +6,8 @@ mod lenet5;
 mod mlp;
 mod resnet8;
 
-pub use bert::BertConfig;
 pub(crate) use bert::Shape as BertShape;
+pub use bert::{BertConfig, PoolerAct};
 pub use input::Input;
 pub use lenet5::Lenet5Config;
 pub use mlp::MlpConfig;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::groups::Group;
 use crate::parameters::Parameters;
 use crate::pass::Pass;
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,8 +92,8 @@ impl Architecture {
     pub fn shapes(&self, classes: usize) -> Result<BTreeMap<String, Vec<usize>>> {
         let mut outline = Parameters::outline();
         self.build(&mut outline, classes)?;
-        let shape = |(name, variable): (&String, &Var)| (name.clone(), variable.dims().to_vec());
-        Ok(outline.variables().map(shape).collect())
+        let shape = |(name, tensor): (String, Tensor)| (name, tensor.dims().to_vec());
+        Ok(outline.floats().into_iter().map(shape).collect())
     }
 
     /// The prunable groups at the present widths, in a fixed order.
@@ -153,14 +153,24 @@ impl Architecture {
     /// Parts of the model that run in f32 even when its layers run on integers.
     pub fn float_operations(&self) -> &'static [&'static str] {
         match self {
-            Self::Bert(_) => &[
-                "attention scores and context",
-                "softmax",
-                "layer_norm",
-                "gelu",
-                "tanh",
-                "residual sums",
-            ],
+            Self::Bert(config) => match config.pooler_act {
+                PoolerAct::Tanh => &[
+                    "attention scores and context",
+                    "softmax",
+                    "layer_norm",
+                    "gelu",
+                    "tanh",
+                    "residual sums",
+                ],
+                PoolerAct::Relu => &[
+                    "attention scores and context",
+                    "softmax",
+                    "layer_norm",
+                    "gelu",
+                    "relu",
+                    "residual sums",
+                ],
+            },
             Self::Mlp(_) => &["relu"],
             Self::Lenet5(_) => &["relu", "max_pool"],
             Self::Resnet8(_) => &["relu", "residual sums", "average_pool"],

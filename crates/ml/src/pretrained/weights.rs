@@ -1,6 +1,7 @@
 //! The tensors of a pretrained BERT: under the names that its layers have here, whichever of the usual ways the file writes
 //! them, and as f32, whichever floats the file has.
 
+use super::family::Family;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::Metadata;
@@ -32,14 +33,14 @@ struct Stored {
 }
 
 impl Weights {
-    /// Reads the header of the file at `path`.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Reads the header of the file at `path`, whose tensors are named as `family` does.
+    pub fn open(path: &Path, family: Family) -> Result<Self> {
         let header = header_of(path)?;
         let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
         // By name, so that of several faults the same is told each time.
         let infos: BTreeMap<String, _> = header.tensors().into_iter().collect();
         for (name, info) in infos {
-            let Some(known) = known_as(&name) else { continue };
+            let Some(known) = family.known_as(&name) else { continue };
             let dtype = float(info.dtype).ok_or_else(|| {
                 let detail = format!("tensor {name:?} is of {:?}: only floats can be read", info.dtype);
                 corrupt(path, detail)
@@ -57,16 +58,22 @@ impl Weights {
         Ok(Self { path, tensors })
     }
 
-    /// The shape of the tensor `name`, if there is one.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|stored| stored.shape.as_slice())
+    /// The rows of the tensor `name`, if it is there and a matrix of some elements: what its shape says is not trusted further.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        let shape = &self.tensors.get(name)?.shape;
+        shape.first().copied().filter(|_| shape.iter().all(|side| *side > 0))
+    }
+
+    /// Whether there is a tensor whose name begins with `path`.
+    pub fn has_any(&self, path: &str) -> bool {
+        self.tensors.keys().any(|name| name.starts_with(path))
     }
 
     /// Checks that every tensor is one of `expected` and of its shape, and that of these none is missing but those that `may_lack`
     /// allows.
     pub fn check(&self, expected: &BTreeMap<String, Vec<usize>>, may_lack: impl Fn(&str) -> bool) -> Result<()> {
         for (name, shape) in expected {
-            match self.shape(name) {
+            match self.tensors.get(name).map(|stored| &stored.shape) {
                 None if may_lack(name) => {}
                 None => {
                     return Err(Error::MissingTensor {
@@ -158,31 +165,4 @@ fn float(dtype: Dtype) -> Option<DType> {
         Dtype::F64 => Some(DType::F64),
         _ => None,
     }
-}
-
-/// The name that a layer here has for the tensor `name`; nothing for what a classifier does not need: the heads of
-/// pretraining, and the numbers of positions.
-fn known_as(name: &str) -> Option<String> {
-    if name.starts_with("cls.") || name.ends_with("embeddings.position_ids") {
-        return None;
-    }
-    // An encoder by itself has no name in front.
-    let is_bare = ["embeddings.", "encoder.", "pooler."]
-        .iter()
-        .any(|part| name.starts_with(part));
-    let name = if is_bare {
-        format!("bert.{name}")
-    } else {
-        name.to_owned()
-    };
-    // TensorFlow's names of a norm's two tensors, in files that were converted from it.
-    for (theirs, ours) in [
-        ("LayerNorm.gamma", "LayerNorm.weight"),
-        ("LayerNorm.beta", "LayerNorm.bias"),
-    ] {
-        if let Some(path) = name.strip_suffix(theirs) {
-            return Some(format!("{path}{ours}"));
-        }
-    }
-    Some(name)
 }

@@ -6,7 +6,7 @@ use crate::batch::Rows;
 use crate::data::Prepared;
 use crate::distillation::{Distillation, layers_of_teacher, write_teacher_logits};
 use crate::error::{Error, Result};
-use crate::models::{ModelConfig, ModelSpec};
+use crate::models::{Architecture, ModelConfig, ModelSpec};
 use crate::numerics;
 use crate::parameters::{Parameters, Use};
 use crate::pretrained::PretrainedSettings;
@@ -129,8 +129,13 @@ fn from_teacher(
     data: &Prepared,
     context: &Context,
 ) -> Result<(ModelConfig, LoadedModel)> {
-    let config = new_config(model, data)?;
+    let mut config = new_config(model, data)?;
     let artifact = ModelArtifact::open(teacher)?;
+    if let (Architecture::Bert(student), Architecture::Bert(teacher)) =
+        (&mut config.architecture, &artifact.config.architecture)
+    {
+        student.compute_as(teacher);
+    }
     let teacher = artifact.load(context.device, Use::Infer)?;
     let tensors = layers_of_teacher(&artifact.config, &config, &teacher.parameters.floats())?;
     let parameters = Parameters::from_tensors(tensors, context.device, Use::Train);

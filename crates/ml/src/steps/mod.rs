@@ -145,6 +145,11 @@ fn new_model(
         None => Parameters::create(context.seed, context.device),
         Some((settings, files)) => {
             let pretrained = Pretrained::open(files)?;
+            if pretrained.spec() != *model {
+                return Err(Error::Unsuited(
+                    "the pretrained model's config.json was changed while the build ran: build again".into(),
+                ));
+            }
             pretrained.complete(&mut config.architecture);
             let tensors = pretrained.tensors(settings, &data.task)?.into_iter();
             let tensors = tensors.map(|(name, tensor)| Ok((name, tensor.to_device(context.device)?)));

@@ -8,13 +8,14 @@ use orchestrate_ml::batch::Rows;
 use orchestrate_ml::checkpoint::Interruption;
 use orchestrate_ml::data::spec::TextFiles;
 use orchestrate_ml::data::{DataSpec, Prepared};
+use orchestrate_ml::distillation::Distillation;
 use orchestrate_ml::evaluation::logits_of;
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::optimizer::OptimizerKind;
 use orchestrate_ml::parameters::Use;
 use orchestrate_ml::pretrained::{Classifier, Pretrained, PretrainedSettings, files_of};
 use orchestrate_ml::schedule::Schedule;
-use orchestrate_ml::steps::{Context, TrainSettings, prepare_data, train};
+use orchestrate_ml::steps::*;
 use orchestrate_ml::training::{ProductPrecision, Training};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -53,12 +54,18 @@ struct Expected {
     logits: Vec<f64>,
 }
 
-fn saved() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pretrained/bert")
+fn saved_as(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/pretrained")
+        .join(family)
 }
 
-fn expected() -> Vec<Expected> {
-    let text = std::fs::read_to_string(saved().join("expected.json")).unwrap();
+fn saved() -> PathBuf {
+    saved_as("bert")
+}
+
+fn expected_of(family: &str) -> Vec<Expected> {
+    let text = std::fs::read_to_string(saved_as(family).join("expected.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -88,17 +95,23 @@ impl safetensors::View for Stored {
 /// A copy of the saved model, to be changed, and texts with the labels of its classes.
 struct Bench {
     folder: TempDir,
+    family: &'static str,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::of("bert")
+    }
+
+    fn of(family: &'static str) -> Self {
         let bench = Self {
             folder: tempfile::tempdir().unwrap(),
+            family,
         };
         let model = bench.model();
         std::fs::create_dir(&model).unwrap();
         for name in ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"] {
-            std::fs::copy(saved().join(name), model.join(name)).unwrap();
+            std::fs::copy(saved_as(family).join(name), model.join(name)).unwrap();
         }
         bench.label(&CLASSES);
         bench
@@ -108,9 +121,14 @@ impl Bench {
         self.folder.path().join("model")
     }
 
+    /// A new folder.
+    fn out(&self) -> PathBuf {
+        tempfile::tempdir_in(self.folder.path()).unwrap().keep()
+    }
+
     /// Gives the texts the labels `labels`, in turn.
     fn label(&self, labels: &[&str]) {
-        let rows = expected().into_iter().zip(labels.iter().cycle());
+        let rows = expected_of(self.family).into_iter().zip(labels.iter().cycle());
         let rows: String = rows.map(|(row, label)| format!("{}\t{label}\n", row.text)).collect();
         std::fs::write(self.folder.path().join("rows.tsv"), format!("sentence\tlabel\n{rows}")).unwrap();
     }
@@ -141,7 +159,7 @@ impl Bench {
 
     /// The data, prepared with the vocabulary in the file `vocabulary`.
     fn data(&self, (role, vocabulary): (&str, &Path)) -> Files {
-        let out = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        let out = self.out();
         let rows = self.folder.path().join("rows.tsv");
         let files = [("train", rows.clone()), ("test", rows), (role, vocabulary.to_owned())];
         let files = files.map(|(role, path)| (role.to_owned(), path)).into();
@@ -165,22 +183,16 @@ impl Bench {
         training: Training,
     ) -> Result<Started, String> {
         let files = files_of(&self.model()).map_err(|e| e.to_string())?;
-        let spec = Pretrained::open(&files).map_err(|e| e.to_string())?.spec();
-        let data = self.data(vocabulary);
+        let pretrained = Pretrained::open(&files).map_err(|e| e.to_string())?;
         let settings = TrainSettings {
-            model: spec,
-            pretrained: Some(settings),
+            model: pretrained.spec(),
+            pretrained: Some(pretrained.resolve(settings).map_err(|e| e.to_string())?),
             training,
         };
-        let out = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
-        let context = Context {
-            device: &Device::Cpu,
-            seed: 1,
-            watch: &|_| {},
-            interruption: Interruption::NONE,
-        };
-        train(&data, &files, &settings, &context, &out).map_err(|e| e.to_string())?;
-        Ok(Started::read(&out, &data))
+        let data = self.data(vocabulary);
+        let out = self.out();
+        train(&data, &files, &settings, &context(), &out).map_err(|e| e.to_string())?;
+        Ok(Started::read(self.family, &out, &data))
     }
 
     fn refusal(&self) -> String {
@@ -193,13 +205,15 @@ impl Bench {
 /// A model that was written, on the rows.
 #[derive(Debug)]
 struct Started {
+    family: &'static str,
+    folder: PathBuf,
     /// Of each row, by class.
     logits: Vec<BTreeMap<String, f64>>,
     tensors: BTreeMap<String, Vec<f32>>,
 }
 
 impl Started {
-    fn read(folder: &Path, data: &Files) -> Self {
+    fn read(family: &'static str, folder: &Path, data: &Files) -> Self {
         let artifact = ModelArtifact::open(&files_of_folder(folder).unwrap()).unwrap();
         let model = artifact.load(&Device::Cpu, Use::Infer).unwrap();
         let data = Prepared::read(data).unwrap();
@@ -210,6 +224,8 @@ impl Started {
         let by_class = |row: &[f32]| names.clone().cloned().zip(row.iter().map(|v| f64::from(*v))).collect();
         let tensors = model.parameters.floats().into_iter();
         Self {
+            family,
+            folder: folder.to_owned(),
             logits: logits.chunks(classes).map(by_class).collect(),
             tensors: tensors
                 .map(|(name, tensor)| (name, tensor.flatten_all().unwrap().to_vec1().unwrap()))
@@ -219,7 +235,7 @@ impl Started {
 
     /// The largest difference to what transformers gave, whose outputs stand for `classes`.
     fn distance(&self, classes: &[&str]) -> f64 {
-        let rows = self.logits.iter().zip(expected());
+        let rows = self.logits.iter().zip(expected_of(self.family));
         let differences = rows.flat_map(|(row, expected)| {
             let pairs = classes.iter().zip(expected.logits);
             pairs
@@ -227,6 +243,15 @@ impl Started {
                 .collect::<Vec<_>>()
         });
         differences.fold(0.0, f64::max)
+    }
+}
+
+fn context() -> Context<'static> {
+    Context {
+        device: &Device::Cpu,
+        seed: 1,
+        watch: &|_| {},
+        interruption: Interruption::NONE,
     }
 }
 
@@ -246,7 +271,7 @@ fn taken_as_it_is_it_gives_the_logits_of_transformers_whatever_the_order_of_the_
         assert!(started.distance(&["negative", "positive", "neither"]) > 0.1);
     }
     let data = Prepared::read(&bench.data(("tokenizer", &saved().join("tokenizer.json")))).unwrap();
-    for (row, expected) in expected().iter().enumerate() {
+    for (row, expected) in expected_of("bert").iter().enumerate() {
         assert_eq!(
             data.test.tokens(row),
             Some(expected.ids.as_slice()),
@@ -254,6 +279,71 @@ fn taken_as_it_is_it_gives_the_logits_of_transformers_whatever_the_order_of_the_
             expected.text
         );
     }
+}
+
+#[test]
+fn a_distilbert_is_a_bert_without_segments_whose_pooler_ends_in_a_rectifier() {
+    let bench = Bench::of("distilbert");
+    let started = bench.start(kept(), Training::NONE).unwrap();
+    assert!(started.distance(&CLASSES) < 2e-6, "{}", started.distance(&CLASSES));
+    assert_eq!(
+        started.tensors["bert.embeddings.token_type_embeddings.weight"],
+        [0.0; 16]
+    );
+
+    // What was written says all that, and so is the same model when it is started from again.
+    let again = Bench::of("distilbert");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(started.folder.join(name), again.model().join(name)).unwrap();
+    }
+    let again = again.start(kept(), Training::NONE).unwrap();
+    assert_eq!((&again.logits, &again.tensors), (&started.logits, &started.tensors));
+
+    // A student that is made of all of its layers is the same model, too, where nothing is learnt.
+    let data = bench.data(("vocab", &saved().join("vocab.txt")));
+    let teacher = files_of_folder(&started.folder).unwrap();
+    let (logits, out) = (bench.out(), bench.out());
+    teacher_logits(&teacher, &data, LogitsSettings::default(), &context(), &logits).unwrap();
+    let settings = DistillSettings {
+        model: Pretrained::open(&files_of(&bench.model()).unwrap()).unwrap().spec(),
+        pretrained: None,
+        initialize: Initialization::Teacher,
+        distillation: Distillation {
+            temperature: 1.0,
+            alpha: 1.0,
+        },
+        training: Training {
+            learning_rate: 1e-30,
+            ..TRAINING
+        },
+    };
+    let start = Start {
+        teacher: Some(&teacher),
+        pretrained: &Files::new(),
+    };
+    distill(
+        &data,
+        &files_of_folder(&logits).unwrap(),
+        start,
+        &settings,
+        &context(),
+        &out,
+    )
+    .unwrap();
+    let student = Started::read("distilbert", &out, &data);
+    assert_eq!(student.logits, started.logits);
+
+    // As saved from pretraining: with its heads, and no name in front of the encoder.
+    bench.weights(|tensors| {
+        let bare = std::mem::take(tensors).into_iter();
+        let bare = bare.map(|(name, tensor)| (name.trim_start_matches("distilbert.").to_owned(), tensor));
+        *tensors = bare.filter(|(name, _)| !name.contains("classifier")).collect();
+        let head = tensors["embeddings.LayerNorm.bias"].clone();
+        tensors.insert("vocab_layer_norm.bias".into(), head);
+    });
+    let files = files_of(&bench.model()).unwrap();
+    assert_eq!(Pretrained::open(&files).unwrap().lacks(&kept()), Some("classifier"));
+    bench.start(kept(), TRAINING).unwrap();
 }
 
 #[test]
@@ -295,6 +385,37 @@ fn names_of_other_programs_and_narrower_floats_are_read() {
     let renamed = bench.start(kept(), Training::NONE).unwrap();
     assert_eq!(renamed.tensors, exact.tensors);
 
+    // 0.5 and -2 in the other floats.
+    bench.weights(|tensors| {
+        for (name, dtype, bytes) in [
+            (
+                "classifier.bias",
+                Dtype::F16,
+                [0x3800_u16, 0xC000, 0x3800]
+                    .map(u16::to_le_bytes)
+                    .as_flattened()
+                    .to_vec(),
+            ),
+            (
+                "pooler.dense.bias",
+                Dtype::F64,
+                [0.5_f64, -2.0]
+                    .repeat(8)
+                    .into_iter()
+                    .flat_map(f64::to_le_bytes)
+                    .collect(),
+            ),
+        ] {
+            let tensor = tensors.get_mut(name).unwrap();
+            (tensor.dtype, tensor.bytes) = (dtype, bytes);
+        }
+    });
+    let other = bench.start(kept(), Training::NONE).unwrap();
+    let mut bias = other.tensors["classifier.bias"].clone();
+    bias.sort_by(f32::total_cmp);
+    assert_eq!(bias, [-2.0, 0.5, 0.5]);
+    assert_eq!(other.tensors["bert.pooler.dense.bias"], [0.5, -2.0].repeat(8));
+
     // Of f32's bits bf16 has the upper half; what is cut off is at most the 128th part.
     bench.weights(|tensors| {
         for tensor in tensors.values_mut().filter(|tensor| tensor.dtype == Dtype::F32) {
@@ -303,7 +424,8 @@ fn names_of_other_programs_and_narrower_floats_are_read() {
         }
     });
     let halved = bench.start(kept(), Training::NONE).unwrap();
-    for (name, values) in &exact.tensors {
+    let untouched = |name: &String| name != "classifier.bias" && name != "bert.pooler.dense.bias";
+    for (name, values) in exact.tensors.iter().filter(|(name, _)| untouched(name)) {
         for (half, whole) in halved.tensors[name].iter().zip(values) {
             assert_eq!(half.to_bits(), whole.to_bits() >> 16 << 16, "{name}");
         }
@@ -331,9 +453,140 @@ fn outputs_without_names_are_the_numbers_of_the_datas_classes_or_what_the_recipe
     );
     // Two classes of three, and a number that no output has.
     bench.label(&["0", "1"]);
-    assert!(bench.refusal().contains("classes"), "{}", bench.refusal());
+    assert!(bench.refusal().contains("must have rows"), "{}", bench.refusal());
     bench.label(&["0", "1", "3"]);
-    assert!(bench.refusal().contains("classes"), "{}", bench.refusal());
+    assert!(bench.refusal().contains("`classes = [...]`"), "{}", bench.refusal());
+}
+
+#[test]
+fn what_the_outputs_stand_for_is_resolved_when_the_folder_is_opened() {
+    let open = |bench: &Bench| Pretrained::open(&files_of(&bench.model()).unwrap()).unwrap();
+    let named = |classes: &[&str]| PretrainedSettings {
+        classes: Some(classes.iter().map(|class| (*class).to_owned()).collect()),
+        ..kept()
+    };
+    let bench = Bench::new();
+    // To say what the file says is to say nothing.
+    assert_eq!(open(&bench).resolve(kept()).unwrap(), named(&CLASSES));
+    assert_eq!(open(&bench).resolve(named(&CLASSES)).unwrap(), named(&CLASSES));
+    for classes in [&["a", "b"][..], &["a", "b", "c", "d"], &["a", "b", "b"]] {
+        let refusal = open(&bench).resolve(named(classes)).unwrap_err().to_string();
+        assert!(refusal.contains("has 3 outputs"), "{refusal}");
+    }
+    bench.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"0": "a", "1": "b"}))));
+    assert!(
+        open(&bench)
+            .resolve(kept())
+            .unwrap_err()
+            .to_string()
+            .contains("id2label")
+    );
+    assert_eq!(open(&bench).resolve(named(&CLASSES)).unwrap(), named(&CLASSES));
+    bench.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"0": 2, "1": 0, "2": 1}))));
+    assert_eq!(open(&bench).resolve(kept()).unwrap(), named(&["2", "0", "1"]));
+    bench.config(|c| drop(c.insert("problem_type".into(), "multi_label_classification".into())));
+    assert!(
+        open(&bench)
+            .resolve(kept())
+            .unwrap_err()
+            .to_string()
+            .contains("several classes at once")
+    );
+    let new = PretrainedSettings {
+        classifier: Classifier::New,
+        classes: None,
+    };
+    assert_eq!(open(&bench).resolve(new.clone()).unwrap(), new);
+    bench.weights(|tensors| tensors.retain(|name, _| !name.starts_with("classifier")));
+    assert_eq!(open(&bench).resolve(kept()).unwrap(), new);
+    assert!(
+        open(&bench)
+            .resolve(named(&CLASSES))
+            .unwrap_err()
+            .to_string()
+            .contains("no classifier")
+    );
+}
+
+#[test]
+fn a_configuration_that_changes_under_a_build_is_refused() {
+    let bench = Bench::new();
+    let files = files_of(&bench.model()).unwrap();
+    let pretrained = Pretrained::open(&files).unwrap();
+    let settings = TrainSettings {
+        model: pretrained.spec(),
+        pretrained: Some(pretrained.resolve(kept()).unwrap()),
+        training: Training::NONE,
+    };
+    let data = bench.data(("vocab", &saved().join("vocab.txt")));
+    bench.config(|c| drop(c.insert("num_attention_heads".into(), 4.into())));
+    let refusal = train(&data, &files, &settings, &context(), &bench.out()).unwrap_err();
+    assert!(refusal.to_string().contains("was changed"), "{refusal}");
+}
+
+#[test]
+fn a_student_may_start_from_weights_of_its_own() {
+    let bench = Bench::of("distilbert");
+    let data = bench.data(("vocab", &saved().join("vocab.txt")));
+    let other = Bench::new();
+    let teacher = other.start(kept(), Training::NONE).unwrap();
+    let (logits, out) = (bench.out(), bench.out());
+    let files = files_of_folder(&teacher.folder).unwrap();
+    teacher_logits(&files, &data, LogitsSettings::default(), &context(), &logits).unwrap();
+    let files = files_of(&bench.model()).unwrap();
+    let pretrained = Pretrained::open(&files).unwrap();
+    let settings = DistillSettings {
+        model: pretrained.spec(),
+        pretrained: Some(pretrained.resolve(kept()).unwrap()),
+        initialize: Initialization::Random,
+        distillation: Distillation {
+            temperature: 1.0,
+            alpha: 1.0,
+        },
+        training: Training {
+            learning_rate: 1e-30,
+            ..TRAINING
+        },
+    };
+    let start = Start {
+        teacher: None,
+        pretrained: &files,
+    };
+    distill(
+        &data,
+        &files_of_folder(&logits).unwrap(),
+        start,
+        &settings,
+        &context(),
+        &out,
+    )
+    .unwrap();
+    let student = Started::read("distilbert", &out, &data);
+    assert!(student.distance(&CLASSES) < 2e-6, "{}", student.distance(&CLASSES));
+}
+
+#[test]
+fn texts_are_cut_as_the_model_was_trained_to() {
+    let cased = |bench: &Bench| {
+        let out = bench.start_on(("vocab", &saved().join("vocab.txt")), kept(), Training::NONE);
+        out.map(|_| ()).unwrap_err()
+    };
+    let bench = Bench::new();
+    let path = bench.model().join("tokenizer.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"lowercase\": true"));
+    std::fs::write(&path, text.replace("\"lowercase\": true", "\"lowercase\": false")).unwrap();
+    assert!(cased(&bench).contains("the normalizer is"), "{}", cased(&bench));
+    std::fs::remove_file(&path).unwrap();
+    bench.start(kept(), Training::NONE).unwrap();
+    let settings = bench.model().join("tokenizer_config.json");
+    std::fs::write(&settings, "{\"do_lower_case\": false}").unwrap();
+    assert!(cased(&bench).contains("`lowercase`"), "{}", cased(&bench));
+    std::fs::write(&settings, "{\"do_lower_case\": true}").unwrap();
+    bench.start(kept(), Training::NONE).unwrap();
+    bench
+        .start_on(("tokenizer", &saved().join("tokenizer.json")), kept(), Training::NONE)
+        .unwrap();
 }
 
 #[test]
@@ -395,7 +648,7 @@ fn another_vocabulary_is_refused() {
         started.map(|_| ()).unwrap_err()
     };
     assert!(
-        refusal(&bench).contains("token 7 is `film` where the data's is `plot`"),
+        refusal(&bench).contains("token 7 is `film` in the model and `plot` in the data"),
         "{}",
         refusal(&bench)
     );
@@ -415,7 +668,7 @@ fn another_vocabulary_is_refused() {
 #[test]
 fn what_is_no_whole_bert_is_refused_by_what_is_wrong() {
     type Change = fn(&Bench);
-    let cases: [(&str, Change); 17] = [
+    let cases: [(&str, Change); 22] = [
         ("\"roberta\"", |b| {
             b.config(|c| drop(c.insert("model_type".into(), "roberta".into())))
         }),
@@ -431,7 +684,7 @@ fn what_is_no_whole_bert_is_refused_by_what_is_wrong() {
         ("pruned", |b| {
             b.config(|c| drop(c.insert("pruned_heads".into(), serde_json::json!({"0": [1]}))))
         }),
-        ("num_hidden_layers", |b| {
+        ("4000000000000 layers", |b| {
             b.config(|c| drop(c.insert("num_hidden_layers".into(), 4_000_000_000_000_u64.into())));
         }),
         ("3 heads do not divide", |b| {
@@ -443,8 +696,30 @@ fn what_is_no_whole_bert_is_refused_by_what_is_wrong() {
         ("intermediate_size", |b| {
             b.config(|c| drop(c.remove("intermediate_size")))
         }),
-        ("names 2 classes", |b| {
+        ("must name so many", |b| {
             b.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"0": "a", "1": "b"}))));
+        }),
+        ("word_embeddings", |b| {
+            b.config(|c| drop(c.insert("vocab_size".into(), (1 << 24).into())))
+        }),
+        ("[16777216]", |b| {
+            b.config(|c| {
+                for key in ["vocab_size", "hidden_size", "intermediate_size"] {
+                    c.insert(key.into(), (1 << 24).into());
+                }
+            });
+        }),
+        ("type_vocab_size", |b| {
+            b.config(|c| drop(c.insert("type_vocab_size".into(), (1_u64 << 60).into())))
+        }),
+        ("\"classifier.bias\" is [3]", |b| {
+            b.weights(|t| {
+                let tensor = t.get_mut("classifier.weight").unwrap();
+                (tensor.shape, tensor.bytes) = (vec![1 << 40, 0], vec![]);
+            });
+        }),
+        ("bert.pooler.dense.weight", |b| {
+            b.weights(|t| drop(t.remove("bert.pooler.dense.weight")))
         }),
         ("[31, 16]", |b| {
             b.config(|c| drop(c.insert("vocab_size".into(), 30.into())))
@@ -515,6 +790,10 @@ fn files_that_are_missing_cut_or_of_another_sort_are_told() {
         bench.refusal()
     );
     std::fs::write(&weights, whole).unwrap();
+    let masks = bench.model().join("masks.safetensors");
+    std::fs::write(&masks, "").unwrap();
+    assert!(bench.refusal().contains("pruned"), "{}", bench.refusal());
+    std::fs::remove_file(masks).unwrap();
     std::fs::remove_file(bench.model().join("config.json")).unwrap();
     assert!(bench.refusal().contains("no config.json"), "{}", bench.refusal());
 }

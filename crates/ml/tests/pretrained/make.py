@@ -1,5 +1,6 @@
-"""Writes bert/: a small BERT with a classifier as Hugging Face's transformers saves it, and what transformers makes of a few
-texts with it. Its weights are random, and wide enough that every part of the model moves the logits.
+"""Writes bert/ and distilbert/: a small BERT and DistilBERT with a classifier as Hugging Face's transformers saves them, and
+what transformers makes of a few texts with them. Their weights are random, and wide enough that every part of a model moves the
+logits.
 
     pip install torch transformers
     python make.py
@@ -9,46 +10,68 @@ import json
 import pathlib
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
-FOLDER = pathlib.Path(__file__).parent / "bert"
+HERE = pathlib.Path(__file__).parent
 WORDS = "the a film plot actor was is not very good bad dull bright and but so un ##ed ##ing ##ly ! . ,".split()
 TEXTS = ["The film was good.", "a dull plot, but the actor is not bad!", "very very unplot", "so brightly acting"]
 
 
-def main():
-    torch.manual_seed(1)
-    FOLDER.mkdir(exist_ok=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    vocab = FOLDER / "vocab.txt"
-    vocab.write_text("".join(f"{token}\n" for token in vocabulary))
-    tokenizer = BertTokenizerFast(vocab={token: i for i, token in enumerate(vocabulary)}, do_lower_case=True)
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+COMMON = {
+    "vocab_size": len(VOCABULARY) + 3,
+    "max_position_embeddings": 20,
+    "initializer_range": 0.3,
+    "id2label": {0: "positive", 1: "negative", 2: "neither"},
+    "label2id": {"positive": 0, "negative": 1, "neither": 2},
+}
+
+
+def bert():
     config = BertConfig(
-        vocab_size=len(vocabulary) + 3,
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=24,
-        max_position_embeddings=20,
         layer_norm_eps=1e-5,
-        initializer_range=0.3,
-        id2label={0: "positive", 1: "negative", 2: "neither"},
-        label2id={"positive": 0, "negative": 1, "neither": 2},
+        **COMMON,
     )
-    model = BertForSequenceClassification(config).eval()
+    return BertForSequenceClassification(config)
+
+
+def distilbert():
+    config = DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=24, **COMMON)
+    return DistilBertForSequenceClassification(config)
+
+
+def write(folder, model):
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY))
+    tokenizer = BertTokenizerFast(vocab={token: i for i, token in enumerate(VOCABULARY)}, do_lower_case=True)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "LayerNorm" in name:
+            if name.endswith("bias") or "LayerNorm" in name or "layer_norm" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    model.save_pretrained(FOLDER)
-    tokenizer.save_pretrained(FOLDER)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     expected = []
     for text in TEXTS:
         encoded = tokenizer(text, return_tensors="pt")
+        if folder.name == "distilbert":
+            encoded.pop("token_type_ids", None)
         with torch.no_grad():
             logits = model(**encoded).logits[0].double().tolist()
         expected.append({"text": text, "ids": encoded["input_ids"][0].tolist(), "logits": logits})
-    (FOLDER / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
-main()
+torch.manual_seed(1)
+write(HERE / "bert", bert().eval())
+torch.manual_seed(2)
+write(HERE / "distilbert", distilbert().eval())

@@ -122,11 +122,21 @@ fn what_is_taken_as_it_is_depends_on_no_training_and_no_seed() {
     let text = format!("[recipe]\nseed = 5\n{text}");
     let other = action(&text);
     assert_eq!((&other.parameters, other.seed), (&plain.parameters, 0));
-    let classes = action(&with(
-        "/bert\"\n\n[step",
-        "/bert\"\nclasses = [\"positive\", \"neither\", \"negative\"]\n\n[step",
-    ));
-    assert_ne!(classes.parameters, plain.parameters);
+    let classes = |list: &str| {
+        action(&with(
+            "/bert\"\n\n[step",
+            &format!("/bert\"\nclasses = {list}\n\n[step"),
+        ))
+    };
+    assert_ne!(
+        classes("[\"positive\", \"neither\", \"negative\"]").parameters,
+        plain.parameters
+    );
+    // What the folder says, too, changes nothing if it is said again.
+    assert_eq!(
+        classes("[\"positive\", \"negative\", \"neither\"]").parameters,
+        plain.parameters
+    );
 }
 
 #[test]
@@ -160,6 +170,33 @@ fn what_the_folder_says_the_recipe_does_not() {
     );
     let text = text.replace("models = \"../models\"\n", "");
     assert_snapshot!(workspace(&text).errors(&[]));
+}
+
+#[test]
+fn classes_are_as_many_as_the_classifier_has_outputs() {
+    assert_snapshot!(workspace(&with("/bert\"\n\n[step", "/bert\"\nclasses = [\"a\", \"b\"]\n\n[step")).errors(&[]));
+}
+
+#[test]
+fn another_vocabulary_is_known_before_anything_runs() {
+    let other = |text: &str| {
+        let workspace = workspace(text);
+        workspace.file("other.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nthe\n");
+        workspace.errors(&[])
+    };
+    assert_snapshot!(other(&with("../models/bert/vocab.txt", "../other.txt")));
+    let cased = with("bert/vocab.txt\"", "bert/vocab.txt\"\nlowercase = false");
+    assert!(other(&cased).contains("the normalizer is"), "{}", other(&cased));
+}
+
+/// A student reads texts as the first model in its line does, whichever data its teacher was trained on.
+#[test]
+fn a_student_is_held_against_the_vocabulary_by_which_its_rows_are_cut() {
+    let line = "[data.more]\nsource = \"text\"\ntrain = \"../rows.tsv\"\ntest = \"../rows.tsv\"\nmax_length = 16\n\
+                [model.small]\narchitecture = \"bert\"\nlayers = 1\nhidden = 16\nheads = 2\n\
+                [step.between]\nkind = \"distill\"\nteacher = \"teacher\"\nmodel = \"small\"\ndata = \"more\"\n\
+                [step.last]\nkind = \"distill\"\nteacher = \"between\"\nmodel = \"mine\"\n";
+    workspace(&format!("{PRETRAINED}{line}")).recipe(&[]);
 }
 
 #[test]

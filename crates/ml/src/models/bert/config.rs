@@ -8,6 +8,23 @@ use crate::error::{Error, Result};
 use crate::groups::{Group, Member, Unit};
 use serde::{Deserialize, Serialize};
 
+/// What the pooler's output goes through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolerAct {
+    /// In BERT (Devlin et al. 2019).
+    #[default]
+    Tanh,
+    /// In DistilBERT (Sanh et al. 2019).
+    Relu,
+}
+
+impl PoolerAct {
+    fn is_tanh(&self) -> bool {
+        *self == Self::Tanh
+    }
+}
+
 /// Widths of a BERT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BertConfig {
@@ -29,6 +46,9 @@ pub struct BertConfig {
     pub layer_norm_eps: f64,
     /// Always `gelu`, in its exact form.
     pub hidden_act: String,
+    /// Activation behind the pooler.
+    #[serde(default, skip_serializing_if = "PoolerAct::is_tanh")]
+    pub pooler_act: PoolerAct,
     /// Id of the padding token.
     pub pad_token_id: u32,
     /// Heads that each layer has now.
@@ -69,10 +89,18 @@ impl BertConfig {
             type_vocab_size: 2,
             layer_norm_eps: 1e-12,
             hidden_act: "gelu".into(),
+            pooler_act: PoolerAct::Tanh,
             pad_token_id: 0,
             layer_heads: vec![heads; layers],
             layer_intermediate: vec![intermediate; layers],
         })
+    }
+
+    /// Takes over from `other` what is no width, but makes tensors mean what they do there.
+    pub(crate) fn compute_as(&mut self, other: &Self) {
+        self.type_vocab_size = other.type_vocab_size;
+        self.layer_norm_eps = other.layer_norm_eps;
+        self.pooler_act = other.pooler_act;
     }
 
     pub(super) fn head_dim(&self) -> usize {

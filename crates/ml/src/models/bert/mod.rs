@@ -2,8 +2,8 @@
 
 mod config;
 
-pub use config::BertConfig;
 pub(crate) use config::Shape;
+pub use config::{BertConfig, PoolerAct};
 
 use super::Model;
 use crate::batch::{Batch, BatchInput};
@@ -12,7 +12,7 @@ use crate::layers::{Embedding, FeedForward, LayerNorm, Linear, SelfAttention};
 use crate::parameters::{Initial, Parameters};
 use crate::pass::{Parts, Pass};
 use candle_core::{DType, Tensor};
-use orchestrate_kernels::{Queries, tanh};
+use orchestrate_kernels::{Queries, relu, tanh};
 
 const INITIAL: Initial = Initial::Normal(0.02);
 
@@ -103,6 +103,7 @@ pub(super) struct Bert {
     /// For the first position alone: the pooler reads no other.
     last: Layer,
     pooler: Linear,
+    pooler_act: PoolerAct,
     classifier: Linear,
 }
 
@@ -120,6 +121,7 @@ impl Bert {
                 .collect::<Result<_>>()?,
             last: Layer::new(config, p, last, Queries::First)?,
             pooler: Linear::new(p, "bert.pooler.dense", hidden, hidden, INITIAL)?,
+            pooler_act: config.pooler_act,
             classifier: Linear::new(p, "classifier", hidden, classes, INITIAL)?,
         })
     }
@@ -136,8 +138,12 @@ impl Model for Bert {
             .layers
             .forward(x, pass, move |layer, x, pass| layer.forward(x, keys.as_ref(), pass))?;
         let first = self.last.forward(&x, mask.as_ref(), pass)?.squeeze(1)?;
-        let pooled = pass.dropout(tanh(&self.pooler.forward(&first, pass)?)?)?;
-        self.classifier.forward(&pooled, pass)
+        let pooled = self.pooler.forward(&first, pass)?;
+        let pooled = match self.pooler_act {
+            PoolerAct::Tanh => tanh(&pooled)?,
+            PoolerAct::Relu => relu(&pooled)?,
+        };
+        self.classifier.forward(&pass.dropout(pooled)?, pass)
     }
 
     fn parts(&self) -> usize {
