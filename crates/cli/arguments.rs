@@ -80,6 +80,8 @@ pub enum Command {
     Cache(Cache),
     /// Write a commented recipe to start from.
     Init(Init),
+    /// Fetch a pretrained model from a hub into a folder. No other command uses a network.
+    Fetch(Fetch),
     /// Print the JSON schema of recipes, for editors; docs/recipe.schema.json is the same.
     Schema,
     /// Print a script that completes command lines, to be sourced by a shell.
@@ -349,6 +351,29 @@ pub struct Init {
     /// The file to write.
     #[arg(default_value = "recipe.toml")]
     pub path: PathBuf,
+}
+
+/// Arguments of `fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// The model's name on the hub, as OWNER/NAME.
+    pub model: String,
+    /// The folder to make; `models/NAME` if it is left out.
+    pub folder: Option<PathBuf>,
+    /// A branch, a tag or a commit.
+    #[arg(long, value_name = "REVISION", default_value = "main")]
+    pub revision: String,
+    /// The hub.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HF_ENDPOINT",
+        default_value = "https://huggingface.co"
+    )]
+    pub endpoint: String,
+    /// A token that may read the model, if not everyone may.
+    #[arg(long, value_name = "TOKEN", env = "HF_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
 }
 
 /// Arguments of `completions`.

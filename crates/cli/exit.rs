@@ -1,5 +1,6 @@
 //! Exit codes, and the errors that end a command.
 
+use crate::hub::HubError;
 use orchestrate_engine::{EngineError, StoreError};
 use orchestrate_recipe::lock::{LockDifference, LockError};
 use orchestrate_recipe::{ModelError, RecipeErrors};
@@ -60,6 +61,9 @@ pub enum Failure {
         /// Why it failed.
         source: io::Error,
     },
+    /// A hub did not give what was asked for.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// An export could not be put in place.
     #[error("the export of step `{step}` cannot be put into {}: {problem}", folder.display())]
     Export {
@@ -135,6 +139,11 @@ impl Failure {
                 | ModelError::MaskLost { .. } => ExitCode::StepFailed,
                 ModelError::Stopped { .. } => ExitCode::Interrupted,
             },
+            Self::Hub(HubError::Refused { .. } | HubError::Absent { .. } | HubError::Address(_)) => ExitCode::Usage,
+            Self::Hub(HubError::Connection { .. } | HubError::Status { .. } | HubError::Disk(_)) => {
+                ExitCode::Environment
+            }
+            Self::Hub(HubError::Damaged { .. }) => ExitCode::Corrupt,
             Self::Export { code, .. } => *code,
             Self::Lock(LockError::Io { .. }) => ExitCode::Environment,
             Self::Lock(LockError::Absent { .. } | LockError::Damaged { .. }) => ExitCode::Usage,

@@ -13,6 +13,7 @@ mod commands;
 mod documentation;
 mod exit;
 mod exports;
+mod hub;
 mod interrupt;
 mod locked;
 mod logging;
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
         Command::Evaluate(evaluate) => commands::evaluate::run(&evaluate),
         Command::Cache(cache) => commands::cache::run(&cache),
         Command::Init(init) => commands::init::run(&init),
+        Command::Fetch(fetch) => commands::fetch::run(&fetch),
         Command::Schema => commands::schema::run(),
         Command::Completions(completions) => commands::completions::run(&completions),
         Command::Man(man) => commands::man::run(&man),

@@ -7,6 +7,7 @@ mod commands;
 mod dependencies;
 mod determinism;
 mod errors;
+mod fetch;
 mod inspection;
 mod kill;
 mod lock;

@@ -65,6 +65,22 @@ fn sst2() {
     );
 }
 
+/// With a small model in place of a real one.
+#[test]
+fn sst2_pretrained() {
+    let Some(sst2) = real_data::find("sst2") else { return };
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/ml/tests/pretrained/bert");
+    smoke(
+        "sst2-pretrained",
+        &[
+            "--set",
+            &format!("variables.sst2={sst2}"),
+            "--set",
+            &format!("variables.model={model}"),
+        ],
+    );
+}
+
 /// What is locked holds in a clean checkout, on every machine of the numerics class that made it.
 #[test]
 fn the_locks_of_the_repository_hold() {
@@ -96,6 +112,7 @@ fn every_recipe_is_tested() {
             "lenet-digits.toml",
             "lenet-mnist.toml",
             "resnet-digits.toml",
+            "sst2-pretrained.toml",
             "sst2.toml"
         ]
     );

@@ -8,6 +8,7 @@ mod cache_rm;
 pub mod completions;
 pub mod diff;
 pub mod evaluate;
+pub mod fetch;
 pub mod graph;
 pub mod init;
 pub mod lock;

@@ -107,6 +107,22 @@ pub fn files_of(folder: &Path) -> Result<Files> {
     Ok(files)
 }
 
+/// Checks that the file at `path` is a `config.json` of something that can be started from.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Corrupt`].
+pub fn check_config(path: &Path) -> Result<()> {
+    Config::read(path).map(drop)
+}
+
+/// Checks that `folder` holds something that can be started from.
+///
+/// # Errors
+/// As [`files_of`] and [`Pretrained::open`].
+pub fn check_folder(folder: &Path) -> Result<()> {
+    Pretrained::open(&files_of(folder)?).map(drop)
+}
+
 impl Pretrained {
     /// Reads what `files`, of [`files_of`], say of the model, and checks every tensor's name and shape.
     ///

@@ -13,6 +13,7 @@ pub use orchestrate_ml::device::{on_pool, prepare_process};
 pub use orchestrate_ml::difference::describe_difference;
 pub use orchestrate_ml::evaluation::Latency;
 pub use orchestrate_ml::predict::{Device, Prediction, Predictor};
+pub use orchestrate_ml::pretrained::{check_config, check_folder};
 
 /// Opens the device of that name: `cpu`, `cuda`, `metal` or `auto`.
 ///

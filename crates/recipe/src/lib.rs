@@ -39,8 +39,8 @@ mod variables;
 
 pub use continuation::continuation;
 pub use deployed::{
-    Device, Latency, ModelError, Prediction, Predictor, describe_difference, evaluate_folder, on_pool, open_device,
-    prepare_process,
+    Device, Latency, ModelError, Prediction, Predictor, check_config, check_folder, describe_difference,
+    evaluate_folder, on_pool, open_device, prepare_process,
 };
 pub use diagnostic::{Finding, RecipeErrors};
 pub use kinds::{ActionKind, Kinds};
