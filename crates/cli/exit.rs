@@ -139,11 +139,13 @@ impl Failure {
                 | ModelError::MaskLost { .. } => ExitCode::StepFailed,
                 ModelError::Stopped { .. } => ExitCode::Interrupted,
             },
-            Self::Hub(HubError::Refused { .. } | HubError::Absent { .. } | HubError::Address(_)) => ExitCode::Usage,
-            Self::Hub(HubError::Connection { .. } | HubError::Status { .. } | HubError::Disk(_)) => {
-                ExitCode::Environment
-            }
-            Self::Hub(HubError::Damaged { .. }) => ExitCode::Corrupt,
+            Self::Hub(error) => match error {
+                HubError::Refused { .. } | HubError::Absent { .. } | HubError::Address(_) => ExitCode::Usage,
+                HubError::Connection { .. } | HubError::Broken { .. } | HubError::Status { .. } | HubError::Disk(_) => {
+                    ExitCode::Environment
+                }
+                HubError::Damaged { .. } => ExitCode::Corrupt,
+            },
             Self::Export { code, .. } => *code,
             Self::Lock(LockError::Io { .. }) => ExitCode::Environment,
             Self::Lock(LockError::Absent { .. } | LockError::Damaged { .. }) => ExitCode::Usage,

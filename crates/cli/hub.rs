@@ -1,17 +1,21 @@
-//! Files of a model on a hub that speaks as Hugging Face's does: where a file is, which content it must have, and that content.
+//! Files of a model on a hub that speaks as Hugging Face's does: where a file is, what the hub says of it, and its content.
 //!
-//! A token is sent to the hub alone, and not to the store of large files that it leads to. What is read is checked against the
-//! size and, for large files, the SHA-256 that the hub tells.
+//! A token is sent to the hub alone, and not to the store of large files that it leads to. What is read is held against the
+//! size and, for large files, the SHA-256 that the hub tells; nothing is read beyond that size.
+
+mod error;
+
+pub use error::HubError;
 
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
-use ureq::http::{HeaderMap, StatusCode};
+use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
-/// How long a connection, and the first word of an answer, may take.
+/// How long a connection, the first word of an answer, and every further piece may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a hub may lead on to another place of its own, as it does for models that were renamed.
 const MOST_STEPS: usize = 5;
@@ -20,62 +24,12 @@ const MOST_TRIES: u32 = 4;
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 18;
 
-/// What can go wrong with a hub.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// The address is none.
-    #[error("{0}")]
-    Address(String),
-    /// It may not be read.
-    #[error(
-        "{what} may not be read ({status}): it is private or asks for consent; set HF_TOKEN to a token that may read it"
-    )]
-    Refused {
-        /// The file.
-        what: String,
-        /// The answer.
-        status: StatusCode,
-    },
-    /// It is not there.
-    #[error("there is no {what}; {advice}")]
-    Absent {
-        /// The file.
-        what: String,
-        /// What to look at.
-        advice: String,
-    },
-    /// The hub answers that something is wrong with it.
-    #[error("{what} cannot be read: the hub answers {status}; try again later, and it goes on where it was")]
-    Status {
-        /// The file.
-        what: String,
-        /// The answer.
-        status: StatusCode,
-    },
-    /// The hub cannot be reached, or the connection was lost.
-    #[error("{what} cannot be read: {source}; run the same command again, and it goes on where it was")]
-    Connection {
-        /// The file.
-        what: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// What came is not what the hub said it would be.
-    #[error("{what} came damaged: {detail}; run the same command again")]
-    Damaged {
-        /// The file.
-        what: String,
-        /// How it differs.
-        detail: String,
-    },
-    /// What came could not be written.
-    #[error("what was fetched cannot be written: {0}")]
-    Disk(io::Error),
-}
-
 /// A hub.
 pub struct Hub {
+    /// What addresses begin with.
     endpoint: String,
+    /// The endpoint without its path.
+    origin: String,
     token: Option<String>,
     /// Does not follow redirections, so that what the hub says of a large file is seen.
     asking: Agent,
@@ -88,7 +42,7 @@ pub struct Remote {
     /// For messages.
     what: String,
     url: String,
-    /// The commit that it is of.
+    /// The commit that it is of, if the hub tells.
     pub commit: Option<String>,
     /// Its bytes, if the hub tells.
     pub size: Option<u64>,
@@ -99,78 +53,106 @@ impl Hub {
     /// The hub at `endpoint`.
     ///
     /// # Errors
-    /// [`HubError::Address`] if that is no address of the web.
-    pub fn new(endpoint: &str, token: Option<String>) -> Result<Self, HubError> {
+    /// [`HubError::Address`] if that is no address of the web, or the token would be sent for everyone to read.
+    pub fn new(endpoint: &str, token: Option<&str>) -> Result<Self, HubError> {
+        let refuse = |why: String| Err(HubError::Address(why));
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        let host = endpoint
-            .strip_prefix("https://")
-            .or_else(|| endpoint.strip_prefix("http://"));
-        if host.is_none_or(|host| host.is_empty() || host.contains(['/', '@', ' '])) {
-            return Err(HubError::Address(format!(
+        let parts = endpoint
+            .split_once("://")
+            .filter(|(scheme, _)| matches!(*scheme, "https" | "http"));
+        let Some((scheme, rest)) = parts.filter(|(_, rest)| !rest.contains(['@', ' ', '?', '#'])) else {
+            return refuse(format!(
                 "`{endpoint}` is no address of a hub: it is like https://huggingface.co"
-            )));
+            ));
+        };
+        let host = rest.split('/').next().unwrap_or(rest);
+        let token = token.map(str::trim).filter(|token| !token.is_empty());
+        if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return refuse("the token has characters that no token has".to_owned());
+        }
+        let is_here = ["localhost", "127.0.0.1", "[::1]"]
+            .iter()
+            .any(|name| host.split_once(':').map_or(host, |(h, _)| h) == *name);
+        if token.is_some() && scheme == "http" && !is_here {
+            return refuse(format!(
+                "the token would go to `{endpoint}` for everyone on the way to read: use https"
+            ));
         }
         let configuration = || {
             Agent::config_builder()
                 .http_status_as_error(false)
+                .https_only(scheme == "https")
+                .timeout_resolve(Some(PATIENCE))
                 .timeout_connect(Some(PATIENCE))
                 .timeout_recv_response(Some(PATIENCE))
+                .timeout_per_read(Some(PATIENCE))
                 .user_agent(concat!("orchestrate/", env!("CARGO_PKG_VERSION")))
         };
         Ok(Self {
-            endpoint,
-            token: token.filter(|token| !token.is_empty()),
+            origin: format!("{scheme}://{host}"),
+            token: token.map(str::to_owned),
             asking: configuration().max_redirects(0).build().into(),
             reading: configuration().build().into(),
+            endpoint,
         })
     }
 
     /// Finds `file` of `model` at `revision`; nothing if the model, or that revision, has no such file.
     ///
     /// # Errors
-    /// [`HubError::Refused`], [`HubError::Status`], [`HubError::Connection`].
+    /// [`HubError::Refused`], [`HubError::Status`], [`HubError::Connection`], [`HubError::Broken`], and [`HubError::Address`] if
+    /// another host has taken over.
     pub fn find(&self, model: &str, revision: &str, file: &str) -> Result<Option<Remote>, HubError> {
-        let what = format!("{file} of {model}");
-        let mut url = format!("{}/{model}/resolve/{revision}/{file}", self.endpoint);
+        let mut found = Remote {
+            what: format!("{file} of {model} at {revision}"),
+            url: format!("{}/{model}/resolve/{revision}/{file}", self.endpoint),
+            commit: None,
+            size: None,
+            sha256: None,
+        };
         for _ in 0..MOST_STEPS {
-            let headers = match self.ask(&url, &what)? {
-                Some(headers) => headers,
-                None => return Ok(None),
+            let Some((status, headers)) = self.ask(&found)? else {
+                return Ok(None);
             };
-            let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-            // What leads to another place of the hub itself is the same file there.
-            if let Some(place) =
-                text("location").filter(|place| place.starts_with('/') && text("x-linked-etag").is_none())
-            {
-                url = format!("{}{place}", self.endpoint);
-                continue;
+            found.hear(&headers);
+            if !status.is_redirection() {
+                let size = header(&headers, "content-length").and_then(|size| size.parse().ok());
+                found.size = found.size.or(size);
+                return Ok(Some(found));
             }
-            let size = text("x-linked-size").or_else(|| text("content-length"));
-            let etag = text("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"').to_owned());
-            return Ok(Some(Remote {
-                what,
-                url,
-                commit: text("x-repo-commit")
-                    .filter(|commit| is_hex(commit, 40))
-                    .map(str::to_owned),
-                size: size.and_then(|size| size.parse().ok()),
-                sha256: etag.filter(|etag| is_hex(etag, 64)),
-            }));
+            // A redirection's own length is that of its page, and says nothing of the file.
+            let place = header(&headers, "location").unwrap_or_default();
+            if place.starts_with('/') && !place.starts_with("//") {
+                found.url = format!("{}{place}", self.origin);
+            } else if place
+                .strip_prefix(&self.origin)
+                .is_some_and(|rest| rest.starts_with('/'))
+            {
+                found.url = place.to_owned();
+            } else if found.size.is_some() || found.sha256.is_some() {
+                // To its store.
+                return Ok(Some(found));
+            } else {
+                let endpoint = &self.endpoint;
+                return Err(HubError::Address(format!(
+                    "{endpoint} leads to {place}: if that is the hub, name it with --endpoint"
+                )));
+            }
         }
-        Err(HubError::Address(format!("{what} leads from place to place")))
+        Err(HubError::Address(format!("{} leads from place to place", found.what)))
     }
 
-    /// The headers of `url`, or nothing if it is not there.
-    fn ask(&self, url: &str, what: &str) -> Result<Option<HeaderMap>, HubError> {
+    /// The status and headers of a file, or nothing if it is not there.
+    fn ask(&self, remote: &Remote) -> Result<Option<(StatusCode, HeaderMap)>, HubError> {
         let request = || {
-            let request = self.asking.head(url).header("Accept-Encoding", "identity");
+            let request = self.asking.head(&remote.url).header("Accept-Encoding", "identity");
             self.with_token(request).call()
         };
-        let answer = patiently(request).map_err(|source| connection(what, source))?;
+        let answer = patiently(request).map_err(|source| HubError::of(&remote.what, source))?;
         match answer.status() {
             StatusCode::NOT_FOUND => Ok(None),
-            status if status.is_success() || status.is_redirection() => Ok(Some(answer.headers().clone())),
-            status => Err(refusal(what, status)),
+            status if status.is_success() || status.is_redirection() => Ok(Some((status, answer.headers().clone()))),
+            status => Err(HubError::of_status(&remote.what, status)),
         }
     }
 
@@ -181,101 +163,164 @@ impl Hub {
         }
     }
 
-    /// Writes what is missing of `remote` at the end of the file at `path`, and checks the whole; `told` hears of every piece.
+    /// Makes the file at `path` what `remote` is, going on behind what is there of it, with at most `most` bytes; `told` hears how
+    /// many there are.
     ///
     /// # Errors
     /// As [`Hub::find`]; [`HubError::Disk`]; [`HubError::Damaged`], for which the file is removed.
-    pub fn fetch(&self, remote: &Remote, path: &Path, told: &mut dyn FnMut(u64)) -> Result<(), HubError> {
-        let mut file = File::options()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(path)
-            .map_err(HubError::Disk)?;
-        let mut hash = Sha256::new();
-        let mut have = io::copy(&mut file, &mut hash).map_err(HubError::Disk)?;
-        told(have);
-        if remote.size.is_none_or(|size| have < size) {
-            have += self.append(remote, have, &mut file, &mut hash, told)?;
-        }
-        file.sync_all().map_err(HubError::Disk)?;
-        let found = format!("{:x}", hash.finalize());
-        let detail = if remote.size.is_some_and(|size| size != have) {
-            format!("{have} bytes of {}", remote.size.unwrap_or(0))
-        } else if remote.sha256.as_ref().is_some_and(|sha256| *sha256 != found) {
-            format!("its SHA-256 is {found}")
-        } else {
-            return Ok(());
+    pub fn fetch(&self, remote: &Remote, path: &Path, most: u64, told: &mut dyn FnMut(u64)) -> Result<(), HubError> {
+        let damaged = |detail: String| {
+            // What is removed is worth nothing, and the error that there is says more.
+            let _ = std::fs::remove_file(path);
+            Err(HubError::Damaged {
+                what: remote.what.clone(),
+                detail,
+            })
         };
-        std::fs::remove_file(path).map_err(HubError::Disk)?;
-        let what = remote.what.clone();
-        Err(HubError::Damaged { what, detail })
+        if remote.size.is_some_and(|size| size > most) {
+            return damaged(format!(
+                "the hub has {} bytes, and at most {most} can be meant",
+                remote.size.unwrap_or(0)
+            ));
+        }
+        let mut content = Content::open(path, remote.size.unwrap_or(most), told).map_err(HubError::Disk)?;
+        // Where the hub does not say how much there is, nothing says that what is there is a part of it.
+        if remote.size.is_none() {
+            content.empty().map_err(HubError::Disk)?;
+        }
+        if remote.size != Some(content.bytes) {
+            self.append(remote, &mut content)?;
+        }
+        content.file.sync_all().map_err(HubError::Disk)?;
+        let found = format!("{:x}", content.hash.finalize());
+        if content.is_over {
+            return damaged(format!("it has more than {} bytes", content.most));
+        }
+        if remote.sha256.as_ref().is_some_and(|sha256| *sha256 != found) {
+            return damaged(format!("its SHA-256 is {found}"));
+        }
+        Ok(())
     }
 
-    /// Writes the bytes of `remote` from `from` on; gives how many came.
-    fn append(
-        &self,
-        remote: &Remote,
-        from: u64,
-        file: &mut File,
-        hash: &mut Sha256,
-        told: &mut dyn FnMut(u64),
-    ) -> Result<u64, HubError> {
+    /// Adds what is missing of `remote`.
+    fn append(&self, remote: &Remote, content: &mut Content) -> Result<(), HubError> {
         let what = remote.what.as_str();
-        let request = || {
-            let request = self.reading.get(&remote.url).header("Accept-Encoding", "identity");
-            let request = self.with_token(request);
-            if from == 0 {
-                request.call()
-            } else {
-                request.header("Range", format!("bytes={from}-")).call()
-            }
+        let ask = |from: u64| {
+            let request = || {
+                let request = self.reading.get(&remote.url).header("Accept-Encoding", "identity");
+                let request = self.with_token(request);
+                if from == 0 {
+                    request.call()
+                } else {
+                    request.header("Range", format!("bytes={from}-")).call()
+                }
+            };
+            patiently(request).map_err(|source| HubError::of(what, source))
         };
-        let answer = patiently(request).map_err(|source| connection(what, source))?;
-        match answer.status() {
-            StatusCode::PARTIAL_CONTENT if from > 0 => {}
-            StatusCode::OK => {
-                // The whole of it, if parts are not given here.
-                file.set_len(0).map_err(HubError::Disk)?;
-                *hash = Sha256::new();
-                return copy(answer.into_body(), what, file, hash, told, 0).map(|came| came.wrapping_sub(from));
+        let mut answer = ask(content.bytes)?;
+        let begins = |answer: &Response<Body>, from: u64| {
+            let range = header(answer.headers(), "content-range");
+            range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
+        };
+        let goes_on = answer.status() == StatusCode::PARTIAL_CONTENT && begins(&answer, content.bytes);
+        if content.bytes > 0 && !goes_on {
+            // Parts are not given here, or not this one.
+            content.empty().map_err(HubError::Disk)?;
+            if answer.status() != StatusCode::OK {
+                answer = ask(0)?;
             }
-            status => return Err(refusal(what, status)),
         }
-        copy(answer.into_body(), what, file, hash, told, from)
+        if !answer.status().is_success() {
+            return Err(HubError::of_status(what, answer.status()));
+        }
+        content.take(answer.into_body(), what)?;
+        if remote.size.is_some_and(|size| content.bytes < size) {
+            let source = ureq::Error::Io(io::ErrorKind::UnexpectedEof.into());
+            return Err(HubError::of(what, source));
+        }
+        Ok(())
     }
 }
 
-/// Copies a body to its end.
-fn copy(
-    body: Body,
-    what: &str,
-    file: &mut File,
-    hash: &mut Sha256,
-    told: &mut dyn FnMut(u64),
-    from: u64,
-) -> Result<u64, HubError> {
-    let mut reader = body.into_reader();
-    let mut piece = vec![0; PIECE];
-    let mut came = 0;
-    loop {
-        let count = reader
-            .read(&mut piece)
-            .map_err(|error| connection(what, ureq::Error::Io(error)))?;
-        if count == 0 {
-            return Ok(came);
+impl Remote {
+    /// Takes over what headers say of the file; what was said first counts.
+    fn hear(&mut self, headers: &HeaderMap) {
+        let commit = header(headers, "x-repo-commit").filter(|commit| is_hex(commit, 40));
+        let etag = header(headers, "x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+        let size = header(headers, "x-linked-size").and_then(|size| size.parse().ok());
+        self.commit = self.commit.take().or(commit.map(str::to_owned));
+        self.size = self.size.or(size);
+        self.sha256 = self
+            .sha256
+            .take()
+            .or(etag.filter(|etag| is_hex(etag, 64)).map(str::to_owned));
+    }
+}
+
+/// A file that is being fetched.
+struct Content<'a> {
+    file: File,
+    hash: Sha256,
+    bytes: u64,
+    most: u64,
+    /// Whether there was more than that.
+    is_over: bool,
+    told: &'a mut dyn FnMut(u64),
+}
+
+impl<'a> Content<'a> {
+    /// What is at `path`, of which no more than `most` bytes can be meant.
+    fn open(path: &Path, most: u64, told: &'a mut dyn FnMut(u64)) -> io::Result<Self> {
+        let mut file = File::options().create(true).read(true).append(true).open(path)?;
+        let mut hash = Sha256::new();
+        let bytes = io::copy(&mut file, &mut hash)?;
+        let mut content = Self {
+            file,
+            hash,
+            bytes,
+            most,
+            is_over: false,
+            told,
+        };
+        if bytes > most {
+            content.empty()?;
         }
-        hash.update(&piece[..count]);
-        file.write_all(&piece[..count]).map_err(HubError::Disk)?;
-        came += count as u64;
-        told(from + came);
+        (content.told)(content.bytes);
+        Ok(content)
+    }
+
+    fn empty(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.hash = Sha256::new();
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Adds a body, up to one byte more than there can be.
+    fn take(&mut self, body: Body, what: &str) -> Result<(), HubError> {
+        let mut reader = body.into_reader();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = reader
+                .read(&mut piece)
+                .map_err(|error| HubError::of(what, ureq::Error::Io(error)))?;
+            if count == 0 {
+                return Ok(());
+            }
+            if self.bytes + count as u64 > self.most {
+                self.is_over = true;
+                return Ok(());
+            }
+            self.hash.update(&piece[..count]);
+            self.file.write_all(&piece[..count]).map_err(HubError::Disk)?;
+            self.bytes += count as u64;
+            (self.told)(self.bytes);
+        }
     }
 }
 
 /// Makes a request again, after a while, if a hub is busy or the network fails.
-fn patiently(
-    request: impl Fn() -> Result<ureq::http::Response<Body>, ureq::Error>,
-) -> Result<ureq::http::Response<Body>, ureq::Error> {
+fn patiently(request: impl Fn() -> Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, ureq::Error> {
     let mut tries = 1;
     loop {
         let answer = request();
@@ -284,7 +329,7 @@ fn patiently(
                 let status = answer.status();
                 status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
             }
-            Err(_) => true,
+            Err(error) => HubError::passes(error),
         };
         if !passes || tries == MOST_TRIES {
             return answer;
@@ -294,19 +339,8 @@ fn patiently(
     }
 }
 
-fn connection(what: &str, source: ureq::Error) -> HubError {
-    HubError::Connection {
-        what: what.to_owned(),
-        source: Box::new(source),
-    }
-}
-
-fn refusal(what: &str, status: StatusCode) -> HubError {
-    let what = what.to_owned();
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => HubError::Refused { what, status },
-        _ => HubError::Status { what, status },
-    }
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {

@@ -7,6 +7,7 @@
 mod images;
 mod key;
 mod model;
+mod pretrained;
 mod recipe;
 mod store;
 mod texts;
@@ -24,6 +25,8 @@ pub enum Target {
     Store,
     /// An exported model: two bytes with the length of its configuration, that, and its weights.
     Model,
+    /// A model that was trained elsewhere, in the same form.
+    Pretrained,
     /// IDX images and labels, gzipped or not.
     Idx,
     /// A PNG image.
@@ -36,11 +39,12 @@ pub enum Target {
 
 impl Target {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Recipe,
         Self::Key,
         Self::Store,
         Self::Model,
+        Self::Pretrained,
         Self::Idx,
         Self::Png,
         Self::Texts,
@@ -55,6 +59,7 @@ impl Target {
             Self::Key => "key",
             Self::Store => "store",
             Self::Model => "model",
+            Self::Pretrained => "pretrained",
             Self::Idx => "idx",
             Self::Png => "png",
             Self::Texts => "texts",
@@ -72,12 +77,23 @@ impl Target {
             Self::Key => key::read(bytes),
             Self::Store => store::read(bytes, folder),
             Self::Model => model::read(bytes, folder),
+            Self::Pretrained => pretrained::read(bytes, folder),
             Self::Idx => images::read_idx(bytes, folder),
             Self::Png => images::read_png(bytes, folder),
             Self::Texts => texts::read(bytes, folder),
             Self::Tokenizer => texts::read_tokenizer(bytes),
         }
     }
+}
+
+/// Two bytes with the length of a configuration, that, and weights, as the files of a model in `folder`.
+fn model_files(bytes: &[u8], folder: &Path) -> Option<()> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
+    let (config, weights) = rest.split_at(length);
+    file(folder, "config.json", config);
+    file(folder, "model.safetensors", weights);
+    Some(())
 }
 
 /// `bytes` as the file `name` in `folder`.

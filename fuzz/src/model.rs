@@ -9,13 +9,9 @@ use std::time::Duration;
 const IDX: &[u8] = &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 80, 160, 255];
 
 pub fn read(bytes: &[u8], folder: &Path) {
-    let Some((length, rest)) = bytes.split_first_chunk::<2>() else {
+    if crate::model_files(bytes, folder).is_none() {
         return;
-    };
-    let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
-    let (config, weights) = rest.split_at(length);
-    crate::file(folder, "config.json", config);
-    crate::file(folder, "model.safetensors", weights);
+    }
     let image = crate::file(folder, "image", IDX);
     let device = open_device("cpu").expect("there is always a CPU");
     if let Ok(predictor) = Predictor::open(folder, &device) {

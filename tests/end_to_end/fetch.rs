@@ -19,6 +19,8 @@ struct State {
     sha256: String,
     /// Bytes of a large file after which the connection is lost, once.
     lost_after: Option<usize>,
+    /// Whether every answer is the whole of a file.
+    gives_no_parts: bool,
     /// The answer to everything.
     status: Option<u16>,
     /// The next answers, each to one request.
@@ -63,34 +65,66 @@ impl State {
         let is_head = line.starts_with("HEAD");
         let path = line.split(' ').nth(1).unwrap();
         let name = path.rsplit('/').next().unwrap();
-        let known = ["main", COMMIT].map(|revision| format!("/{MODEL}/resolve/{revision}/{name}"));
-        let old = format!("/someone/old-name/resolve/main/{name}");
-        if path == old {
-            let headers = format!("Location: {}\r\nContent-Length: 0\r\n", known[0]);
-            return answer(stream, "307 Temporary Redirect", &headers, b"");
-        }
-        let (Some(bytes), true) = (self.files.get(name), store.is_none() || known.iter().any(|k| k == path)) else {
-            return answer(stream, "404 Not Found", "Content-Length: 0\r\n", b"");
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let to_page = |status: &str, place: &str, more: &str| {
+            // The length is that of a page of some words.
+            let length = if is_head { 234 } else { 0 };
+            let headers = format!("Location: {place}\r\nContent-Length: {length}\r\n{more}");
+            answer(stream, status, &headers, b"");
         };
-        if let Some(store) = store.filter(|_| name == "model.safetensors") {
-            let (size, sha256) = (bytes.len(), &self.sha256);
-            let headers = format!(
-                "X-Repo-Commit: {COMMIT}\r\nX-Linked-Size: {size}\r\nX-Linked-Etag: \"{sha256}\"\r\n\
-                 Location: {store}/blobs/{name}\r\nContent-Length: 0\r\n"
-            );
-            return answer(stream, "302 Found", &headers, b"");
+        let commit = format!("X-Repo-Commit: {COMMIT}\r\n");
+        match (store, parts.as_slice()) {
+            (Some(_), ["someone", "old-name", "resolve", revision, name]) => {
+                to_page(
+                    "307 Temporary Redirect",
+                    &format!("/{MODEL}/resolve/{revision}/{name}"),
+                    "",
+                );
+            }
+            (Some(_), ["someone", "moved", ..]) => to_page("308 Permanent Redirect", "http://elsewhere.invalid/x", ""),
+            (Some(store), ["someone", "small-bert", "resolve", revision, _]) if ["main", COMMIT].contains(revision) => {
+                match (self.files.get(name), name) {
+                    (None, _) => answer(stream, "404 Not Found", "Content-Length: 0\r\n", b""),
+                    (Some(bytes), "model.safetensors") => {
+                        let linked = format!(
+                            "{commit}X-Linked-Size: {}\r\nX-Linked-Etag: \"{}\"\r\n",
+                            bytes.len(),
+                            self.sha256
+                        );
+                        to_page("302 Found", &format!("{store}/blobs/{name}"), &linked);
+                    }
+                    // Small files are the hub's own, at another place of it.
+                    (Some(_), _) => {
+                        let place = format!("/api/resolve-cache/{MODEL}/{COMMIT}/{name}");
+                        to_page("307 Temporary Redirect", &place, &commit);
+                    }
+                }
+            }
+            (Some(_), ["api", "resolve-cache", ..]) | (None, ["blobs", ..]) => {
+                self.serve_content(stream, name, is_head, &headers)
+            }
+            // Whether there is such a model is told to nobody who may not know.
+            _ if headers.contains_key("authorization") => answer(stream, "404 Not Found", "Content-Length: 0\r\n", b""),
+            _ => answer(stream, "401 Unauthorized", "Content-Length: 0\r\n", b""),
         }
-        let from: usize = headers.get("range").map_or(0, |range| {
-            range
-                .trim_start_matches("bytes=")
-                .trim_end_matches('-')
-                .parse()
-                .unwrap()
+    }
+
+    fn serve_content(&mut self, stream: &TcpStream, name: &str, is_head: bool, headers: &BTreeMap<String, String>) {
+        let bytes = &self.files[name];
+        let range = headers.get("range").filter(|_| !self.gives_no_parts);
+        let from: usize = range.map_or(0, |range| {
+            let number = range.trim_start_matches("bytes=").trim_end_matches('-');
+            number.parse().unwrap()
         });
         let part = &bytes[from..];
-        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
-        let headers = format!("X-Repo-Commit: {COMMIT}\r\nContent-Length: {}\r\n", part.len());
-        let lost = self.lost_after.take_if(|_| store.is_none() && !is_head);
+        let (status, range) = if from > 0 {
+            let range = format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+            ("206 Partial Content", range)
+        } else {
+            ("200 OK", String::new())
+        };
+        let headers = format!("{range}Content-Length: {}\r\n", part.len());
+        let lost = self.lost_after.take_if(|_| name == "model.safetensors" && !is_head);
         let body = if is_head {
             b""
         } else {
@@ -151,7 +185,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// The folder of a fetch that has not ended.
 fn parts(workspace: &Workspace) -> PathBuf {
-    workspace.path(&format!(".model.{COMMIT}.part"))
+    workspace.path(".model.part")
 }
 
 #[test]
@@ -160,17 +194,21 @@ fn a_model_comes_whole_and_can_be_started_from() {
     let hub = Hub::new("distilbert");
     let run = hub.fetch(&workspace, &["--token", "secret"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert!(
-        run.stderr.contains(&format!("fetched {MODEL} at {COMMIT} into model")),
-        "{}",
-        run.stderr
-    );
+    let place = workspace.path("model").canonicalize().unwrap();
+    let told = format!("fetched {MODEL} at {COMMIT} into {}", place.display());
+    assert!(run.stderr.contains(&told), "{}", run.stderr);
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         let fetched = std::fs::read(workspace.path(&format!("model/{name}"))).unwrap();
         assert_eq!(fetched, hub.state.lock().unwrap().files[name], "{name}");
     }
     // A tokenizer.json says all that a vocab.txt does.
-    assert!(!workspace.path("model/vocab.txt").exists() && !parts(&workspace).exists());
+    let mut names: Vec<_> = std::fs::read_dir(workspace.path("model"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+    assert!(!parts(&workspace).exists());
     for (line, _, token) in hub.asked() {
         let is_hub = line.contains(MODEL);
         assert_eq!(token.as_deref(), is_hub.then_some("Bearer secret"), "{line}");
@@ -215,6 +253,57 @@ fn what_was_lost_on_the_way_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_is_there_of_something_else_is_not_gone_on_with() {
+    let workspace = Workspace::empty();
+    let hub = Hub::new("bert");
+    let weights = parts(&workspace).join("model.safetensors");
+    let whole = |workspace: &Workspace| {
+        let run = hub.fetch(workspace, &[]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        let fetched = std::fs::read(workspace.path("model/model.safetensors")).unwrap();
+        assert_eq!(fetched, hub.state.lock().unwrap().files["model.safetensors"]);
+        std::fs::remove_dir_all(workspace.path("model")).unwrap();
+    };
+    let begin = |commit: &str, bytes: usize| {
+        std::fs::create_dir_all(parts(&workspace)).unwrap();
+        std::fs::write(parts(&workspace).join("commit"), commit).unwrap();
+        std::fs::write(&weights, vec![7; bytes]).unwrap();
+    };
+    // Of another commit, and longer than it can be.
+    begin("another", 100);
+    whole(&workspace);
+    begin(COMMIT, 1 << 20);
+    whole(&workspace);
+    // From a hub that gives files whole.
+    hub.change(|state| (state.gives_no_parts, state.lost_after) = (true, Some(10_000)));
+    assert_eq!(hub.fetch(&workspace, &[]).code, Some(6));
+    whole(&workspace);
+    // Other bytes of the right length are seen by their hash, and do not stay.
+    hub.change(|state| state.gives_no_parts = false);
+    begin(COMMIT, 100);
+    let run = hub.fetch(&workspace, &[]);
+    assert_eq!(run.code, Some(3), "{}", run.stderr);
+    whole(&workspace);
+}
+
+#[test]
+fn one_fetch_at_a_time_is_at_a_folder() {
+    let workspace = Workspace::empty();
+    let hub = Hub::new("bert");
+    std::fs::create_dir_all(parts(&workspace)).unwrap();
+    let lock = std::fs::File::create(parts(&workspace).join("lock")).unwrap();
+    lock.lock().unwrap();
+    let run = hub.fetch(&workspace, &[]);
+    assert!(
+        run.code == Some(2) && run.stderr.contains("under way"),
+        "{}",
+        run.stderr
+    );
+    drop(lock);
+    assert_eq!(hub.fetch(&workspace, &[]).code, Some(0));
+}
+
+#[test]
 fn what_comes_damaged_is_thrown_away() {
     let workspace = Workspace::empty();
     let hub = Hub::new("bert");
@@ -237,9 +326,33 @@ fn a_model_that_cannot_be_started_from_is_told_before_its_weights_come() {
         )
     });
     let run = hub.fetch(&workspace, &[]);
-    assert_eq!(run.code, Some(3), "{}", run.stderr);
-    assert!(run.stderr.contains("\"roberta\""), "{}", run.stderr);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    let told = format!("{MODEL} cannot be started from: its config.json");
+    assert!(
+        run.stderr.contains(&told) && run.stderr.contains("\"roberta\""),
+        "{}",
+        run.stderr
+    );
     assert!(!hub.asked().iter().any(|(line, ..)| line.contains("model.safetensors")));
+    assert!(!parts(&workspace).exists());
+
+    // A proxy's page in place of a tokenizer, and a configuration of absurd length.
+    let hub = Hub::new("bert");
+    hub.change(|state| drop(state.files.insert("tokenizer.json".into(), b"<html>".to_vec())));
+    let run = hub.fetch(&workspace, &[]);
+    assert!(
+        run.code == Some(2) && run.stderr.contains("tokenizer.json"),
+        "{}",
+        run.stderr
+    );
+    hub.change(|state| drop(state.files.insert("config.json".into(), vec![b' '; 2 << 20])));
+    let run = hub.fetch(&workspace, &[]);
+    assert!(
+        run.code == Some(3) && run.stderr.contains("at most 1048576"),
+        "{}",
+        run.stderr
+    );
+    assert!(!workspace.path("model").exists());
 }
 
 #[test]
@@ -255,9 +368,30 @@ fn what_the_hub_does_not_give_is_told_with_what_to_do() {
     );
     let absent = workspace.run(&["fetch", "someone/else", "other", "--endpoint", &hub.endpoint]);
     assert!(
-        absent.code == Some(2) && absent.stderr.contains("is the name right?"),
+        absent.code == Some(2) && absent.stderr.contains("the name may be wrong"),
         "{}",
         absent.stderr
+    );
+    let known = [
+        "fetch",
+        "someone/else",
+        "other",
+        "--token",
+        "t",
+        "--endpoint",
+        &hub.endpoint,
+    ];
+    let absent = workspace.run(&known);
+    assert!(
+        absent.code == Some(2) && absent.stderr.contains("revision right?"),
+        "{}",
+        absent.stderr
+    );
+    let moved = workspace.run(&["fetch", "someone/moved", "other", "--endpoint", &hub.endpoint]);
+    assert!(
+        moved.code == Some(2) && moved.stderr.contains("elsewhere.invalid"),
+        "{}",
+        moved.stderr
     );
     for status in [401, 403] {
         hub.change(|state| state.status = Some(status));
@@ -272,8 +406,9 @@ fn what_the_hub_does_not_give_is_told_with_what_to_do() {
         ("a/b/c", "http://127.0.0.1:1"),
         ("../up", "http://127.0.0.1:1"),
         ("a/b", "ftp://x"),
+        ("a/b", "http://example.invalid"),
     ] {
-        let run = workspace.run(&["fetch", name, "other", "--endpoint", endpoint]);
+        let run = workspace.run(&["fetch", name, "other", "--token", "t", "--endpoint", endpoint]);
         assert_eq!(run.code, Some(2), "{name}: {}", run.stderr);
     }
     assert!(!workspace.path("model").exists() && !workspace.path("other").exists());
@@ -287,10 +422,15 @@ fn a_busy_hub_is_asked_again_and_a_new_name_followed() {
         state.busy = 2;
         state.files.remove("tokenizer.json");
     });
-    let old = ["fetch", "someone/old-name", "model", "--endpoint", &hub.endpoint];
-    let run = workspace.run(&old);
-    // Only the first file goes by the old name in this hub.
-    assert!(run.stderr.contains("config.json:"), "{}", run.stderr);
-    assert_eq!(hub.fetch(&workspace, &[]).code, Some(0));
+    let run = workspace.run(&["fetch", "someone/old-name", "model", "--endpoint", &hub.endpoint]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let lines: Vec<String> = hub.asked().into_iter().map(|(line, ..)| line).collect();
+    assert!(
+        lines[..3]
+            .iter()
+            .all(|line| line.contains("old-name") && line.contains("config.json")),
+        "{lines:?}"
+    );
+    assert!(lines[3].contains(MODEL), "{lines:?}");
     assert!(workspace.path("model/vocab.txt").exists());
 }

@@ -101,6 +101,14 @@ impl Workspace {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrate"));
         command.args(arguments).current_dir(self.folder.path());
         for variable in [
+            "ALL_PROXY",
+            "HF_ENDPOINT",
+            "HF_TOKEN",
+            "HTTPS_PROXY",
+            "HTTP_PROXY",
+            "all_proxy",
+            "http_proxy",
+            "https_proxy",
             "ORCHESTRATE_CACHE",
             "ORCHESTRATE_CACHE_SIZE",
             "ORCHESTRATE_LOG",

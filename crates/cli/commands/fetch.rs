@@ -1,7 +1,7 @@
 //! `orchestrate fetch`: the files of a pretrained model from a hub into a folder that a recipe can name.
 //!
-//! The folder appears whole or not at all. Until then its files are in one beside it, whose name has the commit in it, so that
-//! the same command goes on with them.
+//! The folder appears whole or not at all. Until then its files are in one beside it, which the same command goes on with as
+//! long as the model's commit is the same, and which one command at a time is at.
 
 use crate::arguments::Fetch;
 use crate::exit::{ExitCode, Failure};
@@ -9,13 +9,37 @@ use crate::hub::{Hub, HubError, Remote};
 use crate::output;
 use crate::table;
 use indicatif::{ProgressBar, ProgressStyle};
-use orchestrate_recipe::{check_config, check_folder};
+use orchestrate_recipe::{ModelError, check_config, check_folder};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-/// The first of these that there is says how texts are cut.
-const VOCABULARIES: [&[&str]; 2] = [&["tokenizer.json"], &["vocab.txt", "tokenizer_config.json"]];
+/// A file of a model, and the most bytes that it can have.
+#[derive(Clone, Copy)]
+struct Wanted {
+    name: &'static str,
+    most: u64,
+}
+
+const CONFIG: Wanted = Wanted {
+    name: "config.json",
+    most: 1 << 20,
+};
+const WEIGHTS: Wanted = Wanted {
+    name: "model.safetensors",
+    most: 1 << 40,
+};
+const TOKENIZER: Wanted = Wanted {
+    name: "tokenizer.json",
+    most: 1 << 26,
+};
+const VOCABULARY: Wanted = Wanted {
+    name: "vocab.txt",
+    most: 1 << 26,
+};
+const TOKENIZER_CONFIG: Wanted = Wanted {
+    name: "tokenizer_config.json",
+    most: 1 << 20,
+};
 
 /// Fetches the model.
 pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
@@ -32,24 +56,30 @@ pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {
             folder.display()
         )));
     }
-    let hub = Hub::new(&arguments.endpoint, arguments.token.clone())?;
-    let config = needed(&hub, model, revision, CONFIG)?;
-    // All files are of the commit that the first one is of, whatever becomes of the branch meanwhile.
-    let commit = config.commit.clone().unwrap_or_else(|| revision.to_owned());
-    let parts = parts_folder(&folder, &commit)?;
-    std::fs::create_dir_all(&parts).map_err(Failure::file("create", &parts))?;
-    fetch(&hub, &config, &parts.join(CONFIG))?;
-    check_config(&parts.join(CONFIG))?;
-    fetch(&hub, &needed(&hub, model, &commit, WEIGHTS)?, &parts.join(WEIGHTS))?;
-    for file in vocabulary(&hub, model, &commit)? {
-        fetch(&hub, &file.1, &parts.join(file.0))?;
+    let hub = Hub::new(&arguments.endpoint, arguments.token.as_deref())?;
+    let source = Source::find(&hub, model, revision)?;
+    let parts = Parts::of(&folder, &source.commit)?;
+    parts.fetch(&source, CONFIG)?;
+    parts.check(check_config(&parts.path(CONFIG)), model)?;
+    parts.fetch(&source, WEIGHTS)?;
+    if !parts.fetch_if_there(&source, TOKENIZER)? {
+        if parts.fetch_if_there(&source, VOCABULARY)? {
+            parts.fetch_if_there(&source, TOKENIZER_CONFIG)?;
+        } else {
+            output::note("it has neither tokenizer.json nor vocab.txt: its data need one that is known to be its own");
+        }
     }
-    check_folder(&parts)?;
-    std::fs::rename(&parts, &folder).map_err(Failure::file("create", &folder))?;
-    let place = folder.display();
-    output::note(&format!("fetched {model} at {commit} into {place}"));
+    parts.check(check_folder(&parts.folder), model)?;
+    parts.become_folder(&folder)?;
+    let place = fs::canonicalize(&folder).unwrap_or(folder);
     output::note(&format!(
-        "now, in a recipe: `pretrained = \"{place}\"` of a model, and its data's `tokenizer`"
+        "fetched {model} at {} into {}",
+        source.commit,
+        place.display()
+    ));
+    output::note(&format!(
+        "now, in a recipe: `pretrained = \"{}\"` of a model, and its data's `tokenizer`",
+        place.display()
     ));
     Ok(ExitCode::Done)
 }
@@ -79,51 +109,141 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// Where files are until all are there: beside `folder`, so that it can be renamed.
-fn parts_folder(folder: &Path, commit: &str) -> Result<PathBuf, Failure> {
-    let name = folder.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| Failure::Usage(format!("{} names no new folder", folder.display())))?;
-    Ok(folder.with_file_name(format!(".{name}.{commit}.part")))
+/// A model at one commit, whatever becomes of its branch meanwhile.
+struct Source<'a> {
+    hub: &'a Hub,
+    model: &'a str,
+    commit: String,
 }
 
-fn needed(hub: &Hub, model: &str, revision: &str, file: &str) -> Result<Remote, Failure> {
-    let found = hub.find(model, revision, file)?;
-    let absent = || HubError::Absent {
-        what: format!("{file} of {model} at {revision}"),
-        advice: match file {
-            WEIGHTS => "models that have only pytorch_model.bin can be written anew in Python, with `save_pretrained`"
-                .to_owned(),
-            _ => "is the name right? A model that is private needs HF_TOKEN".to_owned(),
-        },
-    };
-    Ok(found.ok_or_else(absent)?)
-}
+impl<'a> Source<'a> {
+    /// Asks which commit `revision` is.
+    fn find(hub: &'a Hub, model: &'a str, revision: &str) -> Result<Self, Failure> {
+        let found = hub
+            .find(model, revision, CONFIG.name)?
+            .ok_or_else(|| HubError::Absent {
+                what: format!("{} of {model} at {revision}", CONFIG.name),
+                advice: "are the name and the revision right?".to_owned(),
+            })?;
+        let is_commit = revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let commit = found.commit.or_else(|| is_commit.then(|| revision.to_owned()));
+        let commit = commit.ok_or_else(|| {
+            HubError::Address("the hub does not say which commit that is: give one with --revision".to_owned())
+        })?;
+        Ok(Self { hub, model, commit })
+    }
 
-/// The files that say how texts are cut, of the first sort that there is.
-fn vocabulary(hub: &Hub, model: &str, commit: &str) -> Result<Vec<(&'static str, Remote)>, Failure> {
-    for names in VOCABULARIES {
-        let mut files = Vec::new();
-        for name in names {
-            files.extend(hub.find(model, commit, name)?.map(|remote| (*name, remote)));
-        }
-        if files.first().is_some_and(|(name, _)| *name == names[0]) {
-            return Ok(files);
+    fn file(&self, wanted: Wanted) -> Result<Option<Remote>, Failure> {
+        let Some(found) = self.hub.find(self.model, &self.commit, wanted.name)? else {
+            return Ok(None);
+        };
+        match &found.commit {
+            Some(commit) if *commit != self.commit => Err(Failure::Hub(HubError::Damaged {
+                what: format!("{} of {}", wanted.name, self.model),
+                detail: format!("the hub gives it of commit {commit}, not of {}", self.commit),
+            })),
+            _ => Ok(Some(found)),
         }
     }
-    output::note("the model has neither tokenizer.json nor vocab.txt: its data need one that is known to be its own");
-    Ok(Vec::new())
 }
 
-/// Fetches one file, with a bar where a terminal shows it.
-fn fetch(hub: &Hub, remote: &Remote, path: &Path) -> Result<(), Failure> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let bar = ProgressBar::new(remote.size.unwrap_or(0)).with_prefix(name.clone());
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes} of {total_bytes}, {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let fetched = hub.fetch(remote, path, &mut |bytes| bar.set_position(bytes));
-    let bytes = bar.position();
-    bar.finish_and_clear();
-    fetched?;
-    output::note(&format!("{name}: {}", table::bytes(bytes as f64)));
-    Ok(())
+/// The folder in which files are until all are there.
+struct Parts {
+    folder: PathBuf,
+    /// Held while this is at it.
+    _lock: File,
+}
+
+const LOCK: &str = "lock";
+const COMMIT: &str = "commit";
+
+impl Parts {
+    /// Beside `folder`, so that it can be renamed to that; what is in it of another commit is thrown away.
+    fn of(folder: &Path, commit: &str) -> Result<Self, Failure> {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Failure::Usage(format!("{} names no new folder", folder.display())))?;
+        let parts = folder.with_file_name(format!(".{name}.part"));
+        fs::create_dir_all(&parts).map_err(Failure::file("create", &parts))?;
+        let lock_path = parts.join(LOCK);
+        let lock = File::create(&lock_path).map_err(Failure::file("create", &lock_path))?;
+        lock.try_lock().map_err(|_| {
+            Failure::Usage(format!(
+                "another fetch into {} is under way: wait for it",
+                folder.display()
+            ))
+        })?;
+        let mark = parts.join(COMMIT);
+        if fs::read_to_string(&mark).ok().as_deref() != Some(commit) {
+            for wanted in [CONFIG, WEIGHTS, TOKENIZER, VOCABULARY, TOKENIZER_CONFIG] {
+                remove(&parts.join(wanted.name))?;
+            }
+            fs::write(&mark, commit).map_err(Failure::file("write", &mark))?;
+        }
+        Ok(Self {
+            folder: parts,
+            _lock: lock,
+        })
+    }
+
+    fn path(&self, wanted: Wanted) -> PathBuf {
+        self.folder.join(wanted.name)
+    }
+
+    fn fetch(&self, source: &Source, wanted: Wanted) -> Result<(), Failure> {
+        if self.fetch_if_there(source, wanted)? {
+            return Ok(());
+        }
+        Err(Failure::Hub(HubError::Absent {
+            what: format!("{} of {}", wanted.name, source.model),
+            advice: "models that have only pytorch_model.bin can be written anew in Python, with `save_pretrained`"
+                .to_owned(),
+        }))
+    }
+
+    /// Fetches one file, with a bar where a terminal shows it; gives whether the model has it.
+    fn fetch_if_there(&self, source: &Source, wanted: Wanted) -> Result<bool, Failure> {
+        let Some(remote) = source.file(wanted)? else {
+            return Ok(false);
+        };
+        let bar = ProgressBar::new(remote.size.unwrap_or(0)).with_prefix(wanted.name);
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {bytes} of {total_bytes}, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let fetched = source
+            .hub
+            .fetch(&remote, &self.path(wanted), wanted.most, &mut |bytes| {
+                bar.set_position(bytes)
+            });
+        let bytes = bar.position();
+        bar.finish_and_clear();
+        fetched?;
+        output::note(&format!("{}: {}", wanted.name, table::bytes(bytes as f64)));
+        Ok(true)
+    }
+
+    /// What cannot be started from is of no use, and goes.
+    fn check(&self, checked: Result<(), ModelError>, model: &str) -> Result<(), Failure> {
+        let Err(error) = checked else { return Ok(()) };
+        // The error that there is says more than one of this.
+        let _ = fs::remove_dir_all(&self.folder);
+        let place = format!("{}/", self.folder.display());
+        Err(Failure::Usage(format!(
+            "{model} cannot be started from: {}",
+            error.to_string().replace(&place, "its ")
+        )))
+    }
+
+    /// Gives it its name.
+    fn become_folder(&self, folder: &Path) -> Result<(), Failure> {
+        for name in [COMMIT, LOCK] {
+            remove(&self.folder.join(name))?;
+        }
+        fs::rename(&self.folder, folder).map_err(Failure::file("create", folder))
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::file("remove", path)(error)),
+        _ => Ok(()),
+    }
 }

@@ -120,7 +120,10 @@ pub fn check_config(path: &Path) -> Result<()> {
 /// # Errors
 /// As [`files_of`] and [`Pretrained::open`].
 pub fn check_folder(folder: &Path) -> Result<()> {
-    Pretrained::open(&files_of(folder)?).map(drop)
+    let pretrained = Pretrained::open(&files_of(folder)?)?;
+    pretrained
+        .vocabulary
+        .map_or(Ok(()), |vocabulary| vocabulary.read().map(drop))
 }
 
 impl Pretrained {
@@ -204,15 +207,19 @@ impl Pretrained {
                     .to_owned(),
             );
         }
-        let (classes, origin) = match (settings.classes, &self.config.classes) {
+        if outputs < 2 {
+            return refuse("the classifier has one output, and so tells no classes apart".to_owned());
+        }
+        let (classes, origin) = match (settings.classes, self.config.classes.clone()) {
             (Some(classes), _) => (classes, "`classes`"),
-            (None, Some(classes)) => (classes.clone(), "id2label in config.json"),
-            (None, None) => ((0..outputs).map(unnamed).collect(), ""),
+            (None, Err(why)) => return refuse(why),
+            (None, Ok(Some(classes))) => (classes, "id2label in config.json"),
+            (None, Ok(None)) => ((0..outputs).map(unnamed).collect(), "nothing"),
         };
-        if classes.len() != outputs || classes.iter().collect::<BTreeSet<_>>().len() != outputs || outputs < 2 {
+        if classes.len() != outputs || classes.iter().collect::<BTreeSet<_>>().len() != outputs {
             return refuse(format!(
-                "the classifier has {outputs} outputs, for which {origin} must name so many different classes, two or more, and \
-                 it names {classes:?}"
+                "the classifier has {outputs} outputs, for which {origin} must name as many different classes, and it names \
+                 {classes:?}"
             ));
         }
         Ok(PretrainedSettings {
@@ -227,6 +234,15 @@ impl Pretrained {
     /// [`Error::Unsuited`] if its vocabulary is not the beginning of the model's, or it cuts texts otherwise; [`Error::Io`] and
     /// [`Error::Data`] if the model's vocabulary cannot be read.
     pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
+        self.check_size(tokenizer)?;
+        self.vocabulary.as_ref().map_or(Ok(()), |own| own.check(tokenizer))
+    }
+
+    /// The part of [`Pretrained::check_vocabulary`] that is left where `tokenizer` is the model's own.
+    ///
+    /// # Errors
+    /// [`Error::Unsuited`] if it has more tokens than the model.
+    pub fn check_size(&self, tokenizer: &Tokenizer) -> Result<()> {
         let (ours, theirs) = (tokenizer.vocab_size(), self.config.bert.vocab_size);
         if ours > theirs {
             return Err(Error::Unsuited(format!(
@@ -234,7 +250,7 @@ impl Pretrained {
                  `vocab` of the model"
             )));
         }
-        self.vocabulary.as_ref().map_or(Ok(()), |own| own.check(tokenizer))
+        Ok(())
     }
 
     /// Puts what the weights say of the architecture into `architecture`, which [`Pretrained::spec`] gave on the data.

@@ -10,7 +10,7 @@ use crate::steps::{distill, train};
 use crate::suggest::quoted;
 use orchestrate_ml::Error;
 use orchestrate_ml::data::spec::{Digits, IdxFiles, Reviews, TextFiles};
-use orchestrate_ml::data::{DataSpec, given_tokenizer};
+use orchestrate_ml::data::{DataSpec, Tokenizer, given_tokenizer};
 use orchestrate_ml::models::ModelSpec;
 use orchestrate_ml::steps::Initialization;
 use std::path::Path;
@@ -221,18 +221,22 @@ fn tokenizer_of(data: &Data, model: &Model) -> Tokens {
     let (Some(pretrained), Some(start)) = (&model.pretrained, &model.start) else {
         return Tokens::Same;
     };
-    // As most recipes have it; nothing is read for it.
-    if given("tokenizer").is_some()
-        && start
-            .files
-            .get("tokenizer.json")
-            .is_some_and(|own| is_same_file(own, path))
-    {
-        return Tokens::Same;
-    }
+    // As most recipes have it: a tokenizer need not be compared with itself.
+    let own = start
+        .files
+        .get("tokenizer.json")
+        .filter(|_| given("tokenizer").is_some());
+    let is_own = own.is_some_and(|own| is_same_file(own, path));
+    let check = |tokenizer: Tokenizer| {
+        if is_own {
+            pretrained.check_size(&tokenizer)
+        } else {
+            pretrained.check_vocabulary(&tokenizer)
+        }
+    };
     let checked = given_tokenizer(&data.spec, &data.files)
         .map_err(Error::from)
-        .and_then(|tokenizer| tokenizer.map_or(Ok(()), |tokenizer| pretrained.check_vocabulary(&tokenizer)));
+        .and_then(|tokenizer| tokenizer.map_or(Ok(()), check));
     checked.map_or_else(Tokens::Differ, |()| Tokens::Same)
 }
 

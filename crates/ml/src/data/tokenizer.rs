@@ -195,10 +195,10 @@ impl Tokenizer {
         })
     }
 
-    /// One part of the `tokenizer.json`, such as `normalizer`, as JSON.
-    pub fn part(&self, name: &str) -> String {
-        let document: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
-        document[name].to_string()
+    /// The parts of the `tokenizer.json` that cut a text into words: the normalizer and the pre-tokenizer.
+    pub fn cutting(&self) -> [serde_json::Value; 2] {
+        let mut document: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
+        ["normalizer", "pre_tokenizer"].map(|part| document[part].take())
     }
 
     /// The id that fills a batch's short rows.

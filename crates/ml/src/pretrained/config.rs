@@ -95,8 +95,8 @@ pub(super) struct Config {
     pub family: Family,
     /// The widths, as they are in the file.
     pub bert: BertConfig,
-    /// The names of the classes by index, if it gives them.
-    pub classes: Option<Vec<String>>,
+    /// The names of the classes by index, if it gives them; or why they cannot be read, where they are needed.
+    pub classes: std::result::Result<Option<Vec<String>>, String>,
     /// Whether the classifier gives one class of several, as far as the file says.
     pub is_single_label: bool,
 }
@@ -131,7 +131,7 @@ impl Config {
         Ok(Self {
             family,
             bert,
-            classes: common.id2label.map(names).transpose()?,
+            classes: common.id2label.map(names).transpose(),
             is_single_label: common.problem_type.is_none_or(|kind| kind == SINGLE_LABEL),
         })
     }

@@ -5,6 +5,7 @@ use crate::artifact::{Files, TOKENIZER_FILE};
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A vocabulary, one token a line.
@@ -21,10 +22,14 @@ pub(super) enum Vocabulary {
     Tokens(PathBuf, Option<PathBuf>),
 }
 
-/// What a tokenizer_config.json says of case.
-#[derive(Deserialize)]
+/// What a tokenizer_config.json says of how texts are cut.
+#[derive(Debug, Deserialize)]
 struct Settings {
     do_lower_case: Option<bool>,
+    strip_accents: Option<bool>,
+    tokenize_chinese_chars: Option<bool>,
+    word_tokenizer_type: Option<String>,
+    subword_tokenizer_type: Option<String>,
 }
 
 impl Vocabulary {
@@ -38,7 +43,7 @@ impl Vocabulary {
     /// Checks that `tokenizer` gives each of its tokens the number that it has here, and cuts texts as it is done here, as far as
     /// the files tell.
     pub fn check(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let (own, says_case) = self.read()?;
+        let (own, cutting) = self.read()?;
         let differs = |what: String| {
             Err(Error::Unsuited(format!(
                 "the data's texts are not cut as those of the pretrained model: {what}; give the data the `tokenizer` of the \
@@ -48,9 +53,10 @@ impl Vocabulary {
         if let Some((id, own, other)) = own.first_difference(tokenizer) {
             return differs(format!("token {id} is `{own}` in the model and `{other}` in the data"));
         }
-        let parts = ["normalizer", "pre_tokenizer"].into_iter().filter(|_| says_case);
-        for part in parts {
-            let (own, other) = (own.part(part), tokenizer.part(part));
+        let Some(cutting) = cutting else { return Ok(()) };
+        let parts = ["normalizer", "pre-tokenizer"].into_iter().zip(cutting);
+        for ((part, own), other) in parts.zip(tokenizer.cutting()) {
+            let (own, other) = (spelled_out(own), spelled_out(other));
             if own != other {
                 return differs(format!("the {part} is {own} in the model and {other} in the data"));
             }
@@ -58,26 +64,62 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// The tokenizer, and whether the files say how it cuts texts.
-    fn read(&self) -> Result<(Tokenizer, bool)> {
-        match self {
-            Self::Tokenizer(path) => Ok((Tokenizer::from_tokenizer_json(&origin(path), &bytes(path)?)?, true)),
-            Self::Tokens(path, settings) => {
-                let lowercase = settings.as_deref().map(lowercase).transpose()?.flatten();
-                let tokenizer = Tokenizer::from_vocab_txt(&origin(path), &bytes(path)?, lowercase.unwrap_or(true))?;
-                Ok((tokenizer, lowercase.is_some()))
+    /// The tokenizer, and how texts are cut if the files say that.
+    pub fn read(&self) -> Result<(Tokenizer, Option<[Value; 2]>)> {
+        let (path, settings) = match self {
+            Self::Tokenizer(path) => {
+                let tokenizer = Tokenizer::from_tokenizer_json(&origin(path), &bytes(path)?)?;
+                let cutting = tokenizer.cutting();
+                return Ok((tokenizer, Some(cutting)));
             }
-        }
+            Self::Tokens(path, settings) => (path, settings.as_deref().map(Settings::read).transpose()?),
+        };
+        let lowercase = settings.as_ref().and_then(|settings| settings.do_lower_case);
+        let tokenizer = Tokenizer::from_vocab_txt(&origin(path), &bytes(path)?, lowercase.unwrap_or(true))?;
+        let cutting = settings
+            .filter(|_| lowercase.is_some())
+            .map(|settings| settings.cutting(&tokenizer));
+        Ok((tokenizer, cutting))
     }
 }
 
-fn lowercase(settings: &Path) -> Result<Option<bool>> {
-    let settings: Settings = serde_json::from_slice(&bytes(settings)?).map_err(|error| Error::Corrupt {
-        path: settings.into(),
-        expected: "configuration of a tokenizer",
-        detail: error.to_string(),
-    })?;
-    Ok(settings.do_lower_case)
+impl Settings {
+    fn read(path: &Path) -> Result<Self> {
+        let corrupt = |detail: String| Error::Corrupt {
+            path: path.into(),
+            expected: "configuration of a BERT's tokenizer",
+            detail,
+        };
+        let settings: Self = serde_json::from_slice(&bytes(path)?).map_err(|error| corrupt(error.to_string()))?;
+        let kinds = [
+            ("word_tokenizer_type", &settings.word_tokenizer_type, "basic"),
+            ("subword_tokenizer_type", &settings.subword_tokenizer_type, "wordpiece"),
+        ];
+        for (key, kind, usual) in kinds {
+            if let Some(kind) = kind.as_deref().filter(|kind| *kind != usual) {
+                return Err(corrupt(format!(
+                    "its {key} is {kind:?}, and only {usual:?} is known here"
+                )));
+            }
+        }
+        Ok(settings)
+    }
+
+    /// How `tokenizer`, which knows of lower case alone, cuts texts under these settings.
+    fn cutting(&self, tokenizer: &Tokenizer) -> [Value; 2] {
+        let [mut normalizer, pre_tokenizer] = tokenizer.cutting();
+        normalizer["strip_accents"] = self.strip_accents.into();
+        normalizer["handle_chinese_chars"] = self.tokenize_chinese_chars.unwrap_or(true).into();
+        [normalizer, pre_tokenizer]
+    }
+}
+
+/// A normalizer in which it is said whether accents go, which they do with capitals if nothing is said.
+fn spelled_out(mut part: Value) -> Value {
+    if part["type"] == "BertNormalizer" && part["strip_accents"].is_null() {
+        part["strip_accents"] = part["lowercase"].clone();
+    }
+    part
 }
 
 fn origin(path: &Path) -> String {

@@ -484,6 +484,15 @@ fn what_the_outputs_stand_for_is_resolved_when_the_folder_is_opened() {
     assert_eq!(open(&bench).resolve(named(&CLASSES)).unwrap(), named(&CLASSES));
     bench.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"0": 2, "1": 0, "2": 1}))));
     assert_eq!(open(&bench).resolve(kept()).unwrap(), named(&["2", "0", "1"]));
+    bench.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"1": "a", "2": "b", "3": "c"}))));
+    assert!(
+        open(&bench)
+            .resolve(kept())
+            .unwrap_err()
+            .to_string()
+            .contains("from 0 on")
+    );
+    assert_eq!(open(&bench).resolve(named(&CLASSES)).unwrap(), named(&CLASSES));
     bench.config(|c| drop(c.insert("problem_type".into(), "multi_label_classification".into())));
     assert!(
         open(&bench)
@@ -582,7 +591,16 @@ fn texts_are_cut_as_the_model_was_trained_to() {
     let settings = bench.model().join("tokenizer_config.json");
     std::fs::write(&settings, "{\"do_lower_case\": false}").unwrap();
     assert!(cased(&bench).contains("`lowercase`"), "{}", cased(&bench));
-    std::fs::write(&settings, "{\"do_lower_case\": true}").unwrap();
+    for (odd, what) in [
+        ("\"strip_accents\": false", "the normalizer is"),
+        ("\"tokenize_chinese_chars\": false", "the normalizer is"),
+        ("\"word_tokenizer_type\": \"mecab\"", "\"mecab\""),
+    ] {
+        std::fs::write(&settings, format!("{{\"do_lower_case\": true, {odd}}}")).unwrap();
+        assert!(cased(&bench).contains(what), "{odd}: {}", cased(&bench));
+    }
+    // To say that accents go with capitals is to say nothing.
+    std::fs::write(&settings, "{\"do_lower_case\": true, \"strip_accents\": true}").unwrap();
     bench.start(kept(), Training::NONE).unwrap();
     bench
         .start_on(("tokenizer", &saved().join("tokenizer.json")), kept(), Training::NONE)
@@ -696,7 +714,7 @@ fn what_is_no_whole_bert_is_refused_by_what_is_wrong() {
         ("intermediate_size", |b| {
             b.config(|c| drop(c.remove("intermediate_size")))
         }),
-        ("must name so many", |b| {
+        ("must name as many", |b| {
             b.config(|c| drop(c.insert("id2label".into(), serde_json::json!({"0": "a", "1": "b"}))));
         }),
         ("word_embeddings", |b| {
