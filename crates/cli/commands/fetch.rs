@@ -20,26 +20,17 @@ struct Wanted {
     most: u64,
 }
 
-const CONFIG: Wanted = Wanted {
-    name: "config.json",
-    most: 1 << 20,
-};
-const WEIGHTS: Wanted = Wanted {
-    name: "model.safetensors",
-    most: 1 << 40,
-};
-const TOKENIZER: Wanted = Wanted {
-    name: "tokenizer.json",
-    most: 1 << 26,
-};
-const VOCABULARY: Wanted = Wanted {
-    name: "vocab.txt",
-    most: 1 << 26,
-};
-const TOKENIZER_CONFIG: Wanted = Wanted {
-    name: "tokenizer_config.json",
-    most: 1 << 20,
-};
+impl Wanted {
+    const fn new(name: &'static str, most: u64) -> Self {
+        Self { name, most }
+    }
+}
+
+const CONFIG: Wanted = Wanted::new("config.json", 1 << 20);
+const WEIGHTS: Wanted = Wanted::new("model.safetensors", 1 << 40);
+const TOKENIZER: Wanted = Wanted::new("tokenizer.json", 1 << 26);
+const VOCABULARY: Wanted = Wanted::new("vocab.txt", 1 << 26);
+const TOKENIZER_CONFIG: Wanted = Wanted::new("tokenizer_config.json", 1 << 20);
 
 /// Fetches the model.
 pub fn run(arguments: &Fetch) -> Result<ExitCode, Failure> {

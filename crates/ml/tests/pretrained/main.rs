@@ -195,6 +195,40 @@ impl Bench {
         Ok(Started::read(self.family, &out, &data))
     }
 
+    /// A student of `teacher` of this model's widths, which starts from the teacher's layers or from this model, and learns
+    /// next to nothing.
+    fn unmoved_student(&self, teacher: &Started, initialize: Initialization) -> Started {
+        let data = self.data(("vocab", &saved().join("vocab.txt")));
+        let (logits, out) = (self.out(), self.out());
+        let (teacher, own) = (
+            files_of_folder(&teacher.folder).unwrap(),
+            files_of(&self.model()).unwrap(),
+        );
+        teacher_logits(&teacher, &data, LogitsSettings::default(), &context(), &logits).unwrap();
+        let pretrained = Pretrained::open(&own).unwrap();
+        let is_own = initialize == Initialization::Random;
+        let settings = DistillSettings {
+            model: pretrained.spec(),
+            pretrained: is_own.then(|| pretrained.resolve(kept()).unwrap()),
+            initialize,
+            distillation: Distillation {
+                temperature: 1.0,
+                alpha: 1.0,
+            },
+            training: Training {
+                learning_rate: 1e-30,
+                ..TRAINING
+            },
+        };
+        let start = Start {
+            teacher: Some(&teacher).filter(|_| !is_own),
+            pretrained: &own,
+        };
+        let logits = files_of_folder(&logits).unwrap();
+        distill(&data, &logits, start, &settings, &context(), &out).unwrap();
+        Started::read(self.family, &out, &data)
+    }
+
     fn refusal(&self) -> String {
         self.start(PretrainedSettings::default(), Training::NONE)
             .map(|_| ())
@@ -300,37 +334,7 @@ fn a_distilbert_is_a_bert_without_segments_whose_pooler_ends_in_a_rectifier() {
     assert_eq!((&again.logits, &again.tensors), (&started.logits, &started.tensors));
 
     // A student that is made of all of its layers is the same model, too, where nothing is learnt.
-    let data = bench.data(("vocab", &saved().join("vocab.txt")));
-    let teacher = files_of_folder(&started.folder).unwrap();
-    let (logits, out) = (bench.out(), bench.out());
-    teacher_logits(&teacher, &data, LogitsSettings::default(), &context(), &logits).unwrap();
-    let settings = DistillSettings {
-        model: Pretrained::open(&files_of(&bench.model()).unwrap()).unwrap().spec(),
-        pretrained: None,
-        initialize: Initialization::Teacher,
-        distillation: Distillation {
-            temperature: 1.0,
-            alpha: 1.0,
-        },
-        training: Training {
-            learning_rate: 1e-30,
-            ..TRAINING
-        },
-    };
-    let start = Start {
-        teacher: Some(&teacher),
-        pretrained: &Files::new(),
-    };
-    distill(
-        &data,
-        &files_of_folder(&logits).unwrap(),
-        start,
-        &settings,
-        &context(),
-        &out,
-    )
-    .unwrap();
-    let student = Started::read("distilbert", &out, &data);
+    let student = bench.unmoved_student(&started, Initialization::Teacher);
     assert_eq!(student.logits, started.logits);
 
     // As saved from pretraining: with its heads, and no name in front of the encoder.
@@ -536,41 +540,9 @@ fn a_configuration_that_changes_under_a_build_is_refused() {
 #[test]
 fn a_student_may_start_from_weights_of_its_own() {
     let bench = Bench::of("distilbert");
-    let data = bench.data(("vocab", &saved().join("vocab.txt")));
     let other = Bench::new();
     let teacher = other.start(kept(), Training::NONE).unwrap();
-    let (logits, out) = (bench.out(), bench.out());
-    let files = files_of_folder(&teacher.folder).unwrap();
-    teacher_logits(&files, &data, LogitsSettings::default(), &context(), &logits).unwrap();
-    let files = files_of(&bench.model()).unwrap();
-    let pretrained = Pretrained::open(&files).unwrap();
-    let settings = DistillSettings {
-        model: pretrained.spec(),
-        pretrained: Some(pretrained.resolve(kept()).unwrap()),
-        initialize: Initialization::Random,
-        distillation: Distillation {
-            temperature: 1.0,
-            alpha: 1.0,
-        },
-        training: Training {
-            learning_rate: 1e-30,
-            ..TRAINING
-        },
-    };
-    let start = Start {
-        teacher: None,
-        pretrained: &files,
-    };
-    distill(
-        &data,
-        &files_of_folder(&logits).unwrap(),
-        start,
-        &settings,
-        &context(),
-        &out,
-    )
-    .unwrap();
-    let student = Started::read("distilbert", &out, &data);
+    let student = bench.unmoved_student(&teacher, Initialization::Random);
     assert!(student.distance(&CLASSES) < 2e-6, "{}", student.distance(&CLASSES));
 }
 
