@@ -70,9 +70,10 @@ impl Hub {
         if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return refuse("the token has characters that no token has".to_owned());
         }
-        let is_here = ["localhost", "127.0.0.1", "[::1]"]
-            .iter()
-            .any(|name| host.split_once(':').map_or(host, |(h, _)| h) == *name);
+        let is_here = ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| {
+            let port = host.strip_prefix(name);
+            port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
+        });
         if token.is_some() && scheme == "http" && !is_here {
             return refuse(format!(
                 "the token would go to `{endpoint}` for everyone on the way to read: use https"
@@ -296,7 +297,7 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
-    /// Adds a body, up to one byte more than there can be.
+    /// Adds a body, up to the piece with which there would be more than there can be.
     fn take(&mut self, body: Body, what: &str) -> Result<(), HubError> {
         let mut reader = body.into_reader();
         let mut piece = vec![0; PIECE];

@@ -10,7 +10,7 @@ use crate::output;
 use crate::table;
 use indicatif::{ProgressBar, ProgressStyle};
 use orchestrate_recipe::{ModelError, check_config, check_folder};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// A file of a model, and the most bytes that it can have.
@@ -157,11 +157,12 @@ impl Parts {
         fs::create_dir_all(&parts).map_err(Failure::file("create", &parts))?;
         let lock_path = parts.join(LOCK);
         let lock = File::create(&lock_path).map_err(Failure::file("create", &lock_path))?;
-        lock.try_lock().map_err(|_| {
-            Failure::Usage(format!(
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Failure::Usage(format!(
                 "another fetch into {} is under way: wait for it",
                 folder.display()
-            ))
+            )),
+            TryLockError::Error(error) => Failure::file("lock", &lock_path)(error),
         })?;
         let mark = parts.join(COMMIT);
         if fs::read_to_string(&mark).ok().as_deref() != Some(commit) {
@@ -223,12 +224,10 @@ impl Parts {
         )))
     }
 
-    /// Gives it its name.
+    /// Gives it its name. What only a fetch needs goes after that: without the lock in its place, another would begin there.
     fn become_folder(&self, folder: &Path) -> Result<(), Failure> {
-        for name in [COMMIT, LOCK] {
-            remove(&self.folder.join(name))?;
-        }
-        fs::rename(&self.folder, folder).map_err(Failure::file("create", folder))
+        fs::rename(&self.folder, folder).map_err(Failure::file("create", folder))?;
+        [COMMIT, LOCK].iter().try_for_each(|name| remove(&folder.join(name)))
     }
 }
 

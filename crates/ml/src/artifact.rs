@@ -126,21 +126,13 @@ impl ModelArtifact {
     ///
     /// # Errors
     /// As [`ModelArtifact::load`].
-    pub fn build(&self, mut parameters: Parameters, device: &Device) -> Result<LoadedModel> {
-        let model = self.config.architecture.build(&mut parameters, self.config.classes())?;
-        let masks = match self.files.get(MASKS_FILE) {
-            Some(path) => {
-                let masks = read_masks(path, device)?;
-                check_masks(&masks, &parameters.weights_as_floats()?)?;
-                masks
-            }
-            None => Masks::new(),
-        };
-        Ok(LoadedModel {
-            parameters,
-            model,
-            masks,
-        })
+    pub fn build(&self, parameters: Parameters, device: &Device) -> Result<LoadedModel> {
+        let mut loaded = LoadedModel::new(&self.config, parameters)?;
+        if let Some(path) = self.files.get(MASKS_FILE) {
+            loaded.masks = read_masks(path, device)?;
+            check_masks(&loaded.masks, &loaded.parameters.weights_as_floats()?)?;
+        }
+        Ok(loaded)
     }
 
     /// What the model was trained for, and how its input becomes numbers.

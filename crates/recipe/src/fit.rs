@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Problem;
 use crate::flow::{Flow, Traits};
-use crate::model::Model;
+use crate::model::{Model, Origin};
 use crate::recipe::Data;
 use crate::section::Named;
 use crate::source::Place;
@@ -110,7 +110,7 @@ impl Flow<'_> {
     }
 
     fn is_pretrained(&self, named: &Named) -> bool {
-        self.model(&named.name).is_some_and(|model| model.start.is_some())
+        self.model(&named.name).is_some_and(Model::is_pretrained)
     }
 
     /// Texts that are cut as those of the data set `native`, which is named at `place`, are cut as the new model `model` needs it
@@ -119,7 +119,7 @@ impl Flow<'_> {
         let (Some(declared), Some(data)) = (self.model(&model.name), self.data(native)) else {
             return;
         };
-        if declared.start.is_none() || Reads::of(&data.spec) == Reads::Images {
+        if !declared.is_pretrained() || Reads::of(&data.spec) == Reads::Images {
             return;
         }
         let (name, quoted_data) = (quoted(&model.name), quoted(native));
@@ -146,13 +146,13 @@ impl Flow<'_> {
             return;
         };
         let name = quoted(&train.model.name);
-        let missing = match (&model.start, &model.pretrained) {
-            (None, _) => format!("{name} starts from the seed, and would know nothing"),
-            (Some(start), Some(pretrained)) => match pretrained.lacks(&start.settings) {
+        let missing = match &model.origin {
+            Origin::Seed => format!("{name} starts from the seed, and would know nothing"),
+            Origin::Pretrained(pretrained, start) => match pretrained.lacks(&start.settings) {
                 Some(part) => format!("{name} starts with a new {part}, which would know nothing"),
                 None => return,
             },
-            (Some(_), None) => return,
+            Origin::NotLookedAt => return,
         };
         self.problems.push(
             Problem::error(
@@ -218,7 +218,7 @@ fn tokenizer_of(data: &Data, model: &Model) -> Tokens {
     let Some(path) = given("tokenizer").or_else(|| given("vocab")) else {
         return Tokens::Learnt;
     };
-    let (Some(pretrained), Some(start)) = (&model.pretrained, &model.start) else {
+    let Origin::Pretrained(pretrained, start) = &model.origin else {
         return Tokens::Same;
     };
     // As most recipes have it: a tokenizer need not be compared with itself.

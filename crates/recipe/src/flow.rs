@@ -6,7 +6,7 @@
 use crate::check::Declared;
 use crate::diagnostic::{Problem, Problems};
 use crate::fit::Reads;
-use crate::model::Model;
+use crate::model::{Model, Origin};
 use crate::recipe::Data;
 use crate::section::Named;
 use crate::steps::{Draft, export, prune, quantize};
@@ -239,7 +239,11 @@ impl Flow<'_> {
 
     /// The architecture of the model declared as `name`, if it is known.
     pub fn spec(&self, name: &str) -> Option<&ModelSpec> {
-        self.model(name).filter(|model| model.is_known).map(|model| &model.spec)
+        let model = self.model(name)?;
+        match model.origin {
+            Origin::Seed | Origin::Pretrained(..) => Some(&model.spec),
+            Origin::NotLookedAt => None,
+        }
     }
 
     /// The data set declared as `name`.

@@ -28,22 +28,41 @@ const NOT_LOOKED_AT: ModelSpec = ModelSpec::Bert {
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub spec: ModelSpec,
-    /// Whether `spec` is known, and does not only stand in for that of files that are not looked at.
-    pub is_known: bool,
-    /// The weights that it starts from, if not from the seed.
-    pub start: Option<Start>,
-    /// These weights, if their files were looked at.
-    pub pretrained: Option<Pretrained>,
+    pub origin: Origin,
+}
+
+/// What a model starts from.
+#[derive(Debug, Clone)]
+pub(crate) enum Origin {
+    Seed,
+    /// Weights that were looked at, and how it starts from them.
+    Pretrained(Box<Pretrained>, Start),
+    /// Weights whose files are not looked at: the architecture only stands in for theirs.
+    NotLookedAt,
 }
 
 impl Model {
     fn from_seed(spec: ModelSpec) -> Self {
-        Self {
-            spec,
-            is_known: true,
-            start: None,
-            pretrained: None,
+        let origin = Origin::Seed;
+        Self { spec, origin }
+    }
+
+    /// Whether it starts from weights that were trained elsewhere.
+    pub fn is_pretrained(&self) -> bool {
+        match self.origin {
+            Origin::Seed => false,
+            Origin::Pretrained(..) | Origin::NotLookedAt => true,
         }
+    }
+
+    /// Its architecture, and the weights that it starts from, if not from the seed.
+    pub fn into_parts(self) -> (ModelSpec, Option<Start>) {
+        let start = match self.origin {
+            Origin::Seed => None,
+            Origin::Pretrained(_, start) => Some(start),
+            Origin::NotLookedAt => Some(Start::default()),
+        };
+        (self.spec, start)
     }
 }
 
@@ -113,9 +132,7 @@ fn pretrained(section: &mut Section, folder: Option<&Path>, look: bool) -> Optio
     if !look {
         return Some(Model {
             spec: NOT_LOOKED_AT,
-            is_known: false,
-            start: Some(Start::default()),
-            pretrained: None,
+            origin: Origin::NotLookedAt,
         });
     }
     let opened = files_of(folder).and_then(|files| Ok((Pretrained::open(&files)?, files)));
@@ -137,9 +154,7 @@ fn pretrained(section: &mut Section, folder: Option<&Path>, look: bool) -> Optio
         .ok()?;
     Some(Model {
         spec: pretrained.spec(),
-        is_known: true,
-        pretrained: Some(pretrained),
-        start: Some(Start { settings, files }),
+        origin: Origin::Pretrained(Box::new(pretrained), Start { settings, files }),
     })
 }
 

@@ -197,7 +197,8 @@ impl Tokenizer {
 
     /// The parts of the `tokenizer.json` that cut a text into words: the normalizer and the pre-tokenizer.
     pub fn cutting(&self) -> [serde_json::Value; 2] {
-        let mut document: serde_json::Value = serde_json::from_str(&self.json).unwrap_or_default();
+        let document = serde_json::from_str(&self.json);
+        let mut document: serde_json::Value = document.expect("the canonical form was written as JSON");
         ["normalizer", "pre_tokenizer"].map(|part| document[part].take())
     }
 

@@ -48,7 +48,7 @@ impl Draft {
     }
 
     pub(super) fn finish(self, data: String, model: impl Fn(&Named) -> Model) -> Train {
-        let Model { spec, start, .. } = model(&self.model);
+        let (spec, start) = model(&self.model).into_parts();
         let training = self.training.of_model(start.is_some());
         let (pretrained, files) = start.map(|start| (start.settings, start.files)).unzip();
         Train {
