@@ -300,7 +300,13 @@ fn the_status_tells_running_builds_from_those_that_were_killed() {
         .unwrap();
     let mut lines = BufReader::new(build.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("\"action_started\"")));
-    let human = workspace.run(&["status"]).stdout;
+    // What was told is written down before the build waits for it, which may be a moment later.
+    let status = || workspace.run(&["status"]).stdout;
+    let late = (0..400).map(|_| status()).find(|human| {
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        human.contains("\n  teacher: since 20")
+    });
+    let human = late.unwrap_or_else(status);
     let lines = json_lines(&workspace.run(&["status", "--format", "json"]));
     build.kill().unwrap();
     build.wait().unwrap();
